@@ -67,6 +67,9 @@ func Catch(f func()) (err error) {
 }
 
 func (b *Builder) id(v *ir.Value) int {
+	if b.FoldLimit < 0 {
+		return 0
+	}
 	i, ok := b.ids[v]
 	if !ok {
 		i = len(b.ids)
@@ -102,6 +105,9 @@ func (b *Builder) NamedConst(name string, t *tensor.Tensor) *ir.Value {
 		name = fmt.Sprintf("c%d", b.serial)
 	}
 	v := ir.NewConst(name, t)
+	if b.FoldLimit < 0 {
+		return v // evaluation keeps nothing: memory is what the values in use need
+	}
 	if key != "" {
 		b.consts[key] = v
 	}
@@ -166,7 +172,7 @@ func (b *Builder) NodeN(op string, in []*ir.Value, attrs ...any) []*ir.Value {
 		fmt.Fprintf(&key, ";%s=%v", attrs[i], val)
 	}
 	k := key.String()
-	if old := b.shared[k]; old != nil {
+	if old := b.shared[k]; old != nil && b.FoldLimit >= 0 {
 		return old.Outputs
 	}
 	types, err := Infer(n)
@@ -175,7 +181,9 @@ func (b *Builder) NodeN(op string, in []*ir.Value, attrs ...any) []*ir.Value {
 	}
 	if allConst && len(in) > 0 || op == "iota" {
 		if outs, ok := b.fold(n, types); ok {
-			b.shared[k] = &ir.Node{Outputs: outs}
+			if b.FoldLimit >= 0 {
+				b.shared[k] = &ir.Node{Outputs: outs}
+			}
 			return outs
 		}
 	}

@@ -12,13 +12,13 @@ type Class uint8
 
 // The classes of core ops.
 const (
-	Pointwise Class = iota // output element i from input elements i
-	Movement               // output element i is one input element (or a constant)
-	Indexed                // a movement whose source is read from data (gather)
-	Reduction              // folds axes away
-	Contraction            // products summed: dot, conv
-	Window                 // sliding reductions
-	Ordered                // sorts, cumulative sums, scatters: no parallel form in general
+	Pointwise   Class = iota // output element i from input elements i
+	Movement                 // output element i is one input element (or a constant)
+	Indexed                  // a movement whose source is read from data (gather)
+	Reduction                // folds axes away
+	Contraction              // products summed: dot, conv
+	Window                   // sliding reductions
+	Ordered                  // sorts, cumulative sums, scatters: no parallel form in general
 )
 
 // Op is one row of the table.
