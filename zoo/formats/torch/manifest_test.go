@@ -1,0 +1,265 @@
+package torch
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/big"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// manifestFile is one file in a MANIFEST.json: every tensor and scalar of every
+// torch file of a checkpoint, listed by torch itself.
+type manifestFile struct {
+	Tensors map[string]struct {
+		DType  string
+		Shape  []int
+		SHA256 string
+	}
+	Scalars map[string]json.RawMessage
+}
+
+// TestManifests reads every torch file of every reference checkpoint and
+// compares all tensors and scalars with what torch found.
+func TestManifests(t *testing.T) {
+	root := shared(t, "checkpoints")
+	cases, err := filepath.Glob(filepath.Join(root, "*", "MANIFEST.json"))
+	if err != nil || len(cases) == 0 {
+		t.Fatalf("no MANIFEST.json below %s (%v)", root, err)
+	}
+	files, tensors, scalars := 0, 0, 0
+	for _, manifest := range cases {
+		dir := filepath.Dir(manifest)
+		s := store(t, dir)
+		var m map[string]manifestFile
+		readJSON(t, manifest, &m)
+		for name, want := range m {
+			f, c, err := OpenIn(s, name, Options{Strict: true})
+			if err != nil {
+				t.Errorf("%s: %v", filepath.Base(dir), err)
+				continue
+			}
+			files++
+			tensors += compareTensors(t, filepath.Base(dir)+"/"+name, f, want)
+			scalars += compareScalars(t, filepath.Base(dir)+"/"+name, f, want)
+			if err := f.VerifySums(); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			c.Close()
+		}
+	}
+	t.Logf("%d files, %d tensors, %d scalars", files, tensors, scalars)
+	if files < 1000 || tensors < 3000 || scalars < 1000 {
+		t.Errorf("only %d files, %d tensors and %d scalars were compared", files, tensors, scalars)
+	}
+}
+
+func compareTensors(t *testing.T, name string, f *File, want manifestFile) int {
+	t.Helper()
+	got, err := Tensors(f.Root)
+	if err != nil {
+		t.Errorf("%s: %v", name, err)
+		return 0
+	}
+	if len(got) != len(want.Tensors) {
+		t.Errorf("%s: %d tensors, want %d", name, len(got), len(want.Tensors))
+	}
+	for _, g := range got {
+		w, ok := want.Tensors[g.Path]
+		if !ok {
+			t.Errorf("%s: tensor %s is not in the manifest", name, g.Path)
+			continue
+		}
+		if DTypeName(g.Tensor.DType) != w.DType || !slices.Equal(g.Tensor.Shape, w.Shape) || sum(t, g.Tensor) != w.SHA256 {
+			t.Errorf("%s: %s is %s%v, want %s%v, or its bytes differ", name, g.Path, DTypeName(g.Tensor.DType), g.Tensor.Shape, w.DType, w.Shape)
+		}
+	}
+	return len(got)
+}
+
+func compareScalars(t *testing.T, name string, f *File, want manifestFile) int {
+	t.Helper()
+	got := map[string]Value{}
+	collectScalars(f.Root, "", got)
+	n := 0
+	for path, raw := range want.Scalars {
+		v, ok := got[path]
+		if !ok {
+			t.Errorf("%s: %s is missing", name, path)
+			continue
+		}
+		if g := scalarJSON(v); !sameJSON(g, string(raw)) {
+			t.Errorf("%s: %s is %s, want %s", name, path, g, raw)
+		}
+		n++
+	}
+	return n
+}
+
+// collectScalars lists every value that is no tensor under its path.
+func collectScalars(v Value, path string, out map[string]Value) {
+	out[path] = v
+	switch x := v.(type) {
+	case *Dict:
+		for _, p := range x.Pairs() {
+			collectScalars(p.Value, join(path, KeyString(p.Key)), out)
+		}
+	case *List:
+		for i, y := range x.Items {
+			collectScalars(y, join(path, fmt.Sprint(i)), out)
+		}
+	case *Tuple:
+		for i, y := range x.Items {
+			collectScalars(y, join(path, fmt.Sprint(i)), out)
+		}
+	}
+}
+
+// zeroStages are the members of DeepSpeed's ZeroStageEnum.
+var zeroStages = map[string]string{"disabled": "0", "optimizer_states": "1", "gradients": "2", "weights": "3"}
+
+// scalarJSON writes a value as the manifests do.
+func scalarJSON(v Value) string {
+	switch x := v.(type) {
+	case nil:
+		return "null"
+	case Size:
+		b, _ := json.Marshal([]int(x))
+		return string(b)
+	case *big.Int:
+		return x.String()
+	case *Set:
+		return `"<builtins.set>"`
+	case *Object:
+		switch {
+		case x.Is("builtins", "getattr"):
+			return zeroStages[x.Args.Items[1].(string)]
+		case x.Is("deepspeed.utils.tensor_fragment", "fragment_address"):
+			n, _ := x.Attr("numel")
+			s, _ := x.Attr("start")
+			return fmt.Sprintf(`{"numel": %d, "start": %d}`, n, s)
+		case x.Is("deepspeed.checkpoint.universal_checkpoint", "SubparamShape"):
+			return scalarJSON(x.State)
+		}
+		return fmt.Sprintf("%q", "<"+x.Class.String()+">")
+	case *Dict:
+		var parts []string
+		for _, p := range x.Pairs() {
+			parts = append(parts, fmt.Sprintf("%q: %s", KeyString(p.Key), scalarJSON(p.Value)))
+		}
+		return "{" + strings.Join(parts, ",") + "}"
+	case *List, *Tuple:
+		var parts []string
+		for _, y := range itemsOf(x) {
+			parts = append(parts, scalarJSON(y))
+		}
+		return "[" + strings.Join(parts, ",") + "]"
+	}
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err.Error()
+	}
+	return string(b)
+}
+
+func sameJSON(a, b string) bool {
+	var x, y any
+	if json.Unmarshal([]byte(a), &x) != nil || json.Unmarshal([]byte(b), &y) != nil {
+		return a == b
+	}
+	p, _ := json.Marshal(x)
+	q, _ := json.Marshal(y)
+	return string(p) == string(q)
+}
+
+// expectation is an entry of an expect.json.
+type expectation struct {
+	DType         string
+	Shape         []int
+	Stride        []int
+	StorageOffset int64 `json:"storage_offset"`
+	SHA256        string
+}
+
+// TestContainers reads the container fixtures: zip with pickle protocols 2 to
+// 5 and the legacy container, with views, every dtype and odd objects.
+func TestContainers(t *testing.T) {
+	dir := shared(t, "checkpoints/formats")
+	s := store(t, dir)
+	var want map[string]expectation
+	readJSON(t, filepath.Join(dir, "misc.expect.json"), &want)
+	for _, name := range []string{"misc_zip_proto2.pt", "misc_zip_proto3.pt", "misc_zip_proto4.pt", "misc_zip_proto5.pt", "misc_legacy_proto2.pt"} {
+		f := openFile(t, s, name)
+		checkExpected(t, name, f, want)
+		checkMisc(t, name, f)
+		if len(f.Unknown) > 0 {
+			t.Errorf("%s: unknown classes %v", name, f.Unknown)
+		}
+	}
+	for _, part := range []string{"pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin"} {
+		var want map[string]expectation
+		readJSON(t, filepath.Join(dir, "hf_sharded_bin", "expect.json"), &want)
+		f := openFile(t, s, "hf_sharded_bin/"+part)
+		d := f.Root.(*Dict)
+		if d.Len() == 0 {
+			t.Errorf("%s is empty", part)
+		}
+		for _, p := range d.Pairs() {
+			checkTensor(t, part, p.Key.(string), p.Value, want)
+		}
+	}
+	if f := openFile(t, s, "empty_dict.pt"); f.Root.(*Dict).Len() != 0 || len(f.Storages) != 0 {
+		t.Error("empty_dict.pt is not empty")
+	}
+	if x, ok := openFile(t, s, "single_tensor.pt").Root.(*Tensor); !ok || len(sum(t, x)) != 64 {
+		t.Error("single_tensor.pt is not a tensor")
+	}
+}
+
+func checkExpected(t *testing.T, name string, f *File, want map[string]expectation) {
+	t.Helper()
+	d := f.Root.(*Dict)
+	for key := range want {
+		v, _ := d.Get(key)
+		checkTensor(t, name, key, v, want)
+	}
+}
+
+func checkTensor(t *testing.T, file, key string, v Value, want map[string]expectation) {
+	t.Helper()
+	w, ok := want[key]
+	x, isTensor := v.(*Tensor)
+	if !ok || !isTensor {
+		t.Errorf("%s: %s is %T, expectation known: %v", file, key, v, ok)
+		return
+	}
+	if DTypeName(x.DType) != w.DType || !slices.Equal(x.Shape, w.Shape) || !slices.Equal(x.Stride, w.Stride) || x.StorageOffset != w.StorageOffset {
+		t.Errorf("%s: %s is %s %v %v at %d, want %+v", file, key, DTypeName(x.DType), x.Shape, x.Stride, x.StorageOffset, w)
+	}
+	if got := sum(t, x); got != w.SHA256 {
+		t.Errorf("%s: %s has other bytes", file, key)
+	}
+}
+
+func checkMisc(t *testing.T, name string, f *File) {
+	t.Helper()
+	if os.Getenv("LATHE_SHOW") != "" {
+		walk(f.Root, "", func(p string, v Value) { t.Logf("%s: %s = %v", name, p, v) })
+	}
+	a, _ := At(f.Root, "tied_a")
+	b, _ := At(f.Root, "tied_b")
+	if a == nil || a != b {
+		t.Errorf("%s: tied_a and tied_b are not the same tensor", name)
+	}
+	f32, _ := At(f.Root, "f32")
+	rows, _ := At(f.Root, "view_rows")
+	if f32.(*Tensor).Storage != rows.(*Tensor).Storage {
+		t.Errorf("%s: a view does not share its storage", name)
+	}
+	if p, _ := At(f.Root, "param"); p.(*Tensor).Param == nil {
+		t.Errorf("%s: param is not a Parameter", name)
+	}
+}
