@@ -1,0 +1,172 @@
+package conformance
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/lathe-ml/lathe/compiler/ir"
+	"github.com/lathe-ml/lathe/compiler/tensor"
+)
+
+// Tolerance says when an output is right: |got-want| ≤ ATol + RTol·|want| for
+// floats; integers, strings and bools are exact. NaN equals NaN, an infinity
+// equals itself.
+type Tolerance struct {
+	RTol float64 `json:"rtol"`
+	ATol float64 `json:"atol"`
+	// Lenient also accepts an absolute error of 1e-5, 8-bit integers that are
+	// off by one where the model quantizes, one unit in the last place of
+	// float16 and bfloat16, and an error of 2e-6 of the tensor's largest
+	// magnitude (bins of a transform that cancel to almost nothing).
+	Lenient bool `json:"lenient"`
+	// Step is an absolute slack that Lenient adds to floats: the quantization
+	// step of the output, where it has one.
+	Step float64 `json:"step,omitempty"`
+}
+
+// Standard is the tolerance of ONNX's own runner.
+var Standard = Tolerance{RTol: 1e-3, ATol: 1e-7}
+
+// Compare says what differs first between the outputs of a run and the
+// recorded ones; nil if nothing. quantized allows the off-by-one of Lenient.
+func Compare(got, want []*ir.Data, tol Tolerance, quantized bool) error {
+	if len(got) != len(want) {
+		return fmt.Errorf("%d outputs, recorded are %d", len(got), len(want))
+	}
+	for i := range want {
+		if err := compareData(got[i], want[i], tol, quantized); err != nil {
+			return fmt.Errorf("output %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+func compareData(got, want *ir.Data, tol Tolerance, quantized bool) error {
+	// A recorded tensor stands for an optional that holds it: files do not
+	// always tell them apart.
+	if want == nil || got == nil || want.Form != got.Form {
+		got, want = got.Unwrap(), want.Unwrap()
+	}
+	switch {
+	case got == nil && want == nil:
+		return nil
+	case got == nil || want == nil:
+		return fmt.Errorf("got %s, recorded is %s", got, want)
+	case got.Form != want.Form:
+		return fmt.Errorf("got %s, recorded is %s", got, want)
+	case got.Form == ir.FormTensor:
+		return compareTensor(got.Tensor, want.Tensor, tol, quantized)
+	case got.Form == ir.FormOptional:
+		if (got.Some == nil) != (want.Some == nil) {
+			return fmt.Errorf("got %s, recorded is %s", got, want)
+		}
+		if got.Some == nil {
+			return nil
+		}
+		return compareData(got.Some, want.Some, tol, quantized)
+	}
+	if len(got.Items) != len(want.Items) {
+		return fmt.Errorf("%d elements, recorded are %d", len(got.Items), len(want.Items))
+	}
+	for i := range want.Items {
+		if err := compareData(got.Items[i], want.Items[i], tol, quantized); err != nil {
+			return fmt.Errorf("element %d: %w", i, err)
+		}
+	}
+	if want.Keys != nil {
+		if got.Keys == nil || !tensor.Equal(got.Keys, want.Keys) {
+			return fmt.Errorf("keys differ")
+		}
+	}
+	return nil
+}
+
+func compareTensor(got, want *tensor.Tensor, tol Tolerance, quantized bool) error {
+	if got == nil || want == nil {
+		if got == want {
+			return nil
+		}
+		return fmt.Errorf("one of them is no tensor")
+	}
+	if got.DType != want.DType || !slices.Equal(got.Shape, want.Shape) {
+		return fmt.Errorf("got %s, recorded is %s", got, want)
+	}
+	switch {
+	case want.DType == tensor.String:
+		for i, w := range want.Strings() {
+			if got.Strings()[i] != w {
+				return fmt.Errorf("element %d is %q, recorded is %q", i, got.Strings()[i], w)
+			}
+		}
+	case want.DType.IsFloat():
+		return compareFloats(got, want, tol)
+	case tol.Lenient && quantized && (want.DType == tensor.I8 || want.DType == tensor.U8):
+		for i := range want.Len() {
+			if d := got.Int(i) - want.Int(i); d < -1 || d > 1 {
+				return fmt.Errorf("element %d is %d, recorded is %d", i, got.Int(i), want.Int(i))
+			}
+		}
+	case want.DType.Kind() == tensor.KindComplex:
+		if !tensor.Equal(got, want) {
+			return fmt.Errorf("complex values differ")
+		}
+	default:
+		for i := range want.Len() {
+			if got.Int(i) != want.Int(i) {
+				return fmt.Errorf("element %d is %d, recorded is %d", i, got.Int(i), want.Int(i))
+			}
+		}
+	}
+	return nil
+}
+
+func compareFloats(got, want *tensor.Tensor, tol Tolerance) error {
+	atol := tol.ATol
+	if tol.Lenient {
+		norm := 0.0
+		for i := range want.Len() {
+			if w := math.Abs(want.Float(i)); !math.IsInf(w, 0) && w > norm {
+				norm = w
+			}
+		}
+		atol = max(atol, 1e-5, 2e-6*norm, tol.Step)
+	}
+	worst, at, bad := 0.0, -1, 0
+	for i := range want.Len() {
+		g, w := got.Float(i), want.Float(i)
+		if g == w || g != g && w != w {
+			continue
+		}
+		e := math.Abs(g-w) / (atol + tol.RTol*math.Abs(w))
+		if e <= 1 || tol.Lenient && adjacent(want.DType, g, w) {
+			continue
+		}
+		bad++
+		if at < 0 || e > worst || e != e {
+			worst, at = e, i
+		}
+	}
+	if at < 0 {
+		return nil
+	}
+	return fmt.Errorf("element %d of %s is %v, recorded is %v (%d of %d elements differ)", at, want, got.Float(at), want.Float(at), bad, want.Len())
+}
+
+// adjacent reports neighbouring values of a 16-bit float type.
+func adjacent(d tensor.DType, g, w float64) bool {
+	bits, least := 0, 0
+	switch d {
+	case tensor.F16:
+		bits, least = 11, -14
+	case tensor.BF16:
+		bits, least = 8, -126
+	default:
+		return false
+	}
+	if math.IsInf(g, 0) || math.IsInf(w, 0) {
+		return false
+	}
+	_, e := math.Frexp(max(math.Abs(g), math.Abs(w)))
+	return math.Abs(g-w) <= math.Ldexp(1, max(e-1, least)-bits+1)
+}

@@ -1,0 +1,269 @@
+package conformance
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/lathe-ml/lathe/compiler/fault"
+	"github.com/lathe-ml/lathe/compiler/ir"
+	"github.com/lathe-ml/lathe/compiler/onnxfile"
+)
+
+// Outputs is what a runner gives for one data set.
+type Outputs struct {
+	Data []*ir.Data
+	// Bound names the inputs that were bound to their recorded values when the
+	// model was compiled, because they act as shapes, axes, pads, scales or k.
+	Bound []string
+}
+
+// Runner runs a model on a data set. It refuses with a fault of the class
+// Unsupported; every other error counts as a wrong result. The recorded
+// outputs of the set are not to be looked at.
+type Runner func(ctx context.Context, m *onnxfile.Model, s *Set) (Outputs, error)
+
+// Status is the verdict on a case.
+type Status string
+
+// The verdicts.
+const (
+	Pass        Status = "pass"
+	Fail        Status = "fail"
+	Unsupported Status = "unsupported"
+)
+
+// Result is the verdict on one case.
+type Result struct {
+	Name   string `json:"name"`
+	Status Status `json:"status"`
+	// Reason says what differs, or what is refused.
+	Reason string `json:"reason,omitempty"`
+	// Bound names the inputs that were bound at compile time: the case is
+	// specialized.
+	Bound []string `json:"bound,omitempty"`
+	// Lenient: the case passes only under the lenient rules of Tolerance.
+	Lenient bool          `json:"lenient,omitempty"`
+	Op      string        `json:"op,omitempty"` // the op that is refused
+	Took    time.Duration `json:"-"`
+}
+
+// Report is the verdict on all cases. Every case is counted once in Pass, Fail
+// or Unsupported; Specialized and Lenient say how many of Pass needed that.
+type Report struct {
+	Backend     string    `json:"backend"`
+	Tolerance   Tolerance `json:"tolerance"`
+	Pass        int       `json:"pass"`
+	Fail        int       `json:"fail"`
+	Unsupported int       `json:"unsupported"`
+	Specialized int       `json:"specialized"`
+	Lenient     int       `json:"lenient"`
+	Cases       []Result  `json:"cases"`
+}
+
+// Options of a run.
+type Options struct {
+	Backend   string // name of the runner, for the report
+	Tolerance Tolerance
+	Timeout   time.Duration // per case; 0: a minute
+	Workers   int           // 0: one per processor
+	// Done, if not nil, hears of each case as it ends, in any order, one at a
+	// time.
+	Done func(Result)
+}
+
+// Run runs all cases; when ctx ends, cases that did not start fail with its
+// error.
+func Run(ctx context.Context, cases []Case, run Runner, o Options) *Report {
+	if o.Timeout == 0 {
+		o.Timeout = time.Minute
+	}
+	if o.Workers == 0 {
+		o.Workers = runtime.GOMAXPROCS(0)
+	}
+	rep := &Report{Backend: o.Backend, Tolerance: o.Tolerance, Cases: make([]Result, len(cases))}
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	next := make(chan int)
+	for range min(o.Workers, max(len(cases), 1)) {
+		wg.Go(func() {
+			for i := range next {
+				r := One(ctx, cases[i], run, o)
+				mu.Lock()
+				rep.Cases[i] = r
+				if o.Done != nil {
+					o.Done(r)
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	for i := range cases {
+		next <- i
+	}
+	close(next)
+	wg.Wait()
+	for _, r := range rep.Cases {
+		rep.count(r)
+	}
+	return rep
+}
+
+func (rep *Report) count(r Result) {
+	switch r.Status {
+	case Pass:
+		rep.Pass++
+		if len(r.Bound) > 0 {
+			rep.Specialized++
+		}
+		if r.Lenient {
+			rep.Lenient++
+		}
+	case Unsupported:
+		rep.Unsupported++
+	default:
+		rep.Fail++
+	}
+}
+
+// One runs one case under its time limit. A case that does not return keeps
+// its goroutine: Go cannot stop it.
+func One(ctx context.Context, c Case, run Runner, o Options) Result {
+	if err := ctx.Err(); err != nil {
+		return Result{Name: c.Name, Status: Fail, Reason: err.Error()}
+	}
+	ctx, cancel := context.WithTimeout(ctx, o.Timeout)
+	defer cancel()
+	start := time.Now()
+	done := make(chan Result, 1)
+	go func() { done <- guarded(ctx, c, run, o) }()
+	var r Result
+	select {
+	case r = <-done:
+	case <-ctx.Done():
+		r = Result{Status: Fail, Reason: fmt.Sprintf("no result after %s", o.Timeout)}
+	}
+	r.Name, r.Took = c.Name, time.Since(start)
+	return r
+}
+
+// guarded turns a panic into a failure of its case.
+func guarded(ctx context.Context, c Case, run Runner, o Options) (r Result) {
+	defer func() {
+		if p := recover(); p != nil {
+			r = Result{Status: Fail, Reason: fmt.Sprintf("panic: %v (%s)", p, panicSite(string(debug.Stack())))}
+		}
+	}()
+	m, err := onnxfile.Read(c.Model, onnxfile.Options{})
+	if err != nil {
+		return refused(err)
+	}
+	defer m.Close()
+	for _, dir := range c.Sets {
+		s, err := ReadSet(m, dir)
+		if err != nil {
+			return refused(err)
+		}
+		if r = oneSet(ctx, m, s, run, o.Tolerance); r.Status != Pass {
+			return r
+		}
+	}
+	return r
+}
+
+func oneSet(ctx context.Context, m *onnxfile.Model, s *Set, run Runner, tol Tolerance) Result {
+	out, err := run(ctx, m, s)
+	if err != nil {
+		return refused(err)
+	}
+	r := Result{Status: Pass, Bound: out.Bound}
+	strict := tol
+	strict.Lenient = false
+	err = Compare(out.Data, s.Outputs, strict, false)
+	if err == nil {
+		return r
+	}
+	if tol.Lenient {
+		if Compare(out.Data, s.Outputs, tol, Quantizes(m.Graph)) == nil {
+			r.Lenient = true
+			return r
+		}
+	}
+	if op := randomOp(m.Graph); op != "" && sameTypes(out.Data, s.Outputs) {
+		return Result{Status: Unsupported, Op: op, Reason: fmt.Sprintf("%s is random: the recorded output is one draw, only types and shapes could be checked", op)}
+	}
+	return Result{Status: Fail, Reason: err.Error(), Bound: out.Bound}
+}
+
+func refused(err error) Result {
+	r := Result{Status: Fail, Reason: err.Error()}
+	if fault.Is(err, fault.Unsupported) {
+		r.Status = Unsupported
+		f := fault.As(err)
+		r.Op, r.Reason = f.Op, f.Msg
+	}
+	return r
+}
+
+// panicSite is the first line of this module below the panic in a stack.
+func panicSite(stack string) string {
+	lines := strings.Split(stack, "\n")
+	seen := false
+	for i, l := range lines {
+		if strings.HasPrefix(l, "panic(") {
+			seen = true
+		}
+		if seen && strings.Contains(l, "lathe-ml/lathe/") && i+1 < len(lines) {
+			at := strings.TrimSpace(lines[i+1])
+			at, _, _ = strings.Cut(at, " ")
+			if j := strings.Index(at, "/compiler/"); j >= 0 {
+				at = at[j+1:]
+			}
+			return at
+		}
+	}
+	return "no stack"
+}
+
+// Quantizes reports whether a graph holds ops that round to 8-bit integers.
+func Quantizes(g *ir.Graph) bool {
+	found := false
+	_ = g.Walk(func(_ *ir.Graph, n *ir.Node) error {
+		found = found || strings.Contains(n.Op, "Quantize") || strings.HasPrefix(n.Op, "QLinear")
+		return nil
+	})
+	return found
+}
+
+// randomOp names an op of the graph whose results are drawn at random.
+func randomOp(g *ir.Graph) string {
+	op := ""
+	_ = g.Walk(func(_ *ir.Graph, n *ir.Node) error {
+		switch n.Op {
+		case "Bernoulli", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial":
+			op = n.Op
+		case "Dropout":
+			if len(n.Inputs) > 2 { // training_mode is given
+				op = n.Op
+			}
+		}
+		return nil
+	})
+	return op
+}
+
+func sameTypes(got, want []*ir.Data) bool {
+	if len(got) != len(want) {
+		return false
+	}
+	for i := range got {
+		if got[i].Type().String() != want[i].Type().String() {
+			return false
+		}
+	}
+	return true
+}
