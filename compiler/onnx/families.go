@@ -4,5 +4,6 @@ package onnx
 func allFamilies() [][]Op {
 	return [][]Op{
 		elementwiseOps,
+		controlOps, sequenceOps,
 	}
 }
