@@ -135,7 +135,7 @@ func (r *Runtime) call(fn int, args ...uintptr) uintptr {
 
 // Error is what ONNX Runtime says about a failed call.
 type Error struct {
-	Code int // OrtErrorCode: 1 fail, 2 invalid argument, …, 9 not implemented by its kernels
+	Code int // OrtErrorCode: 1 fail, 2 invalid argument, …, 9 no kernel for it
 	Msg  string
 }
 
@@ -154,14 +154,14 @@ func (r *Runtime) check(fn int, args ...uintptr) error {
 	}
 }
 
-// codeNotImplemented is ORT_NOT_IMPLEMENTED: the model is right, but the
+// codeNoKernel is the code 9 of OrtErrorCode: the model is right, but the
 // runtime has no kernel for it.
-const codeNotImplemented = 9
+const codeNoKernel = 9
 
 // classed gives an error of the runtime its class: no kernel is unsupported,
 // all else is the model's fault.
 func classed(err error, what string) error {
-	if e, ok := err.(*Error); ok && e.Code == codeNotImplemented {
+	if e, ok := err.(*Error); ok && e.Code == codeNoKernel {
 		return fault.New(fault.Unsupported, "%s: %w", what, err)
 	}
 	return fault.New(fault.BadModel, "%s: %w", what, err)
