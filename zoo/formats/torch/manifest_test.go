@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/big"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -223,7 +222,10 @@ func checkExpected(t *testing.T, name string, f *File, want map[string]expectati
 	t.Helper()
 	d := f.Root.(*Dict)
 	for key := range want {
-		v, _ := d.Get(key)
+		v, ok := At(d, "tensors", key)
+		if !ok {
+			v, _ = d.Get(key)
+		}
 		checkTensor(t, name, key, v, want)
 	}
 }
@@ -246,20 +248,48 @@ func checkTensor(t *testing.T, file, key string, v Value, want map[string]expect
 
 func checkMisc(t *testing.T, name string, f *File) {
 	t.Helper()
-	if os.Getenv("LATHE_SHOW") != "" {
-		walk(f.Root, "", func(p string, v Value) { t.Logf("%s: %s = %v", name, p, v) })
-	}
 	a, _ := At(f.Root, "tied_a")
 	b, _ := At(f.Root, "tied_b")
 	if a == nil || a != b {
 		t.Errorf("%s: tied_a and tied_b are not the same tensor", name)
 	}
-	f32, _ := At(f.Root, "f32")
-	rows, _ := At(f.Root, "view_rows")
-	if f32.(*Tensor).Storage != rows.(*Tensor).Storage {
+	flip, _ := At(f.Root, "tensors", "transposed")
+	rows, _ := At(f.Root, "tensors", "view_rows")
+	if flip.(*Tensor).Storage != rows.(*Tensor).Storage {
 		t.Errorf("%s: a view does not share its storage", name)
 	}
 	if p, _ := At(f.Root, "param"); p.(*Tensor).Param == nil {
 		t.Errorf("%s: param is not a Parameter", name)
+	}
+	// What torch.load prints for the other entries.
+	want := map[string]Value{
+		"none": nil, "flt": 1.5, "neg": int64(-5), "long": int64(1) << 40,
+		"by": Bytes("\x00\xffbytes"), "u": "unicode é中", "cplx": complex(1, 2),
+	}
+	for k, w := range want {
+		if v, ok := At(f.Root, k); !ok || v != w {
+			t.Errorf("%s: %s is %v, want %v", name, k, v, w)
+		}
+	}
+	shown := map[string]string{
+		"size": "[2,3]", "big": "1180591620717411303424", "t": "[1,2,[3]]",
+		"nested": `[{"x": [1,{"y": 2}]}]`,
+	}
+	for k, w := range shown {
+		if v, _ := At(f.Root, k); scalarJSON(v) != w {
+			t.Errorf("%s: %s is %s, want %s", name, k, scalarJSON(v), w)
+		}
+	}
+	if v, _ := At(f.Root, "ns", "lr"); v != 0.001 {
+		t.Errorf("%s: ns.lr is %v, want 0.001", name, v)
+	}
+	if v, _ := At(f.Root, "dtype"); v == nil || v.(*Class).String() != "torch.bfloat16" {
+		t.Errorf("%s: dtype is %v", name, v)
+	}
+	for k, frozen := range map[string]bool{"s": false, "fs": true} {
+		v, _ := At(f.Root, k)
+		if set, ok := v.(*Set); !ok || set.Frozen != frozen || len(set.Items) == 0 || set.Items[0] != Value(int64(1)) {
+			t.Errorf("%s: %s is %v", name, k, v)
+		}
 	}
 }

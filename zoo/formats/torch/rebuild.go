@@ -126,6 +126,9 @@ func (t *Tensor) check() error {
 		return err
 	}
 	es := int64(t.DType.Size())
+	if es == 0 {
+		return fmt.Errorf("a tensor has the element type %s, which torch does not store", t.DType)
+	}
 	have := t.Storage.Bytes()
 	if t.StorageOffset < 0 || t.StorageOffset > have/es || extent > have/es-t.StorageOffset {
 		return fmt.Errorf("a tensor of shape %v at offset %d leaves its storage %q of %d bytes",
