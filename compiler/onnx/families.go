@@ -4,6 +4,7 @@ package onnx
 func allFamilies() [][]Op {
 	return [][]Op{
 		elementwiseOps,
+		matmulOps, reduceOps, softmaxOps,
 		controlOps, sequenceOps,
 	}
 }
