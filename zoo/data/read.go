@@ -32,6 +32,7 @@ type reader struct {
 var readers = []reader{
 	{"NumPy array", []string{".npy"}, func(_ string, b []byte, _ *Preprocess) ([]Named, error) { return one(ReadNPY(bytes.NewReader(b))) }},
 	{"NumPy archive", []string{".npz"}, func(_ string, b []byte, _ *Preprocess) ([]Named, error) { return ReadNPZ(b) }},
+	{"ONNX tensor", []string{".pb"}, func(_ string, b []byte, _ *Preprocess) ([]Named, error) { return one(ReadPB(b)) }},
 	{"image", []string{".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff"}, func(_ string, b []byte, p *Preprocess) ([]Named, error) { return one(ReadImage(b, p)) }},
 	{"IDX", []string{".idx", "-ubyte"}, func(_ string, b []byte, _ *Preprocess) ([]Named, error) { return one(ReadIDX(b)) }},
 	{"CSV", []string{".csv"}, func(_ string, b []byte, _ *Preprocess) ([]Named, error) { return one(ReadCSV(b)) }},
