@@ -5,6 +5,6 @@ func allFamilies() [][]Op {
 	return [][]Op{
 		elementwiseOps,
 		matmulOps, reduceOps, softmaxOps,
-		controlOps, sequenceOps,
+		controlOps, sequenceOps, attentionOps, linearAttentionOps,
 	}
 }
