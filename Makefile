@@ -1,0 +1,61 @@
+# lathe: make test is all that a change needs; the rest is in the README.
+GO      ?= go
+CACHE   ?= $(or $(LATHE_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/lathe)
+PEER    := $(CACHE)/peer
+ORT     := onnxruntime-node@1.30.0
+SHARED  ?= $(or $(LATHE_SHARED),../shared)
+FUZZ    ?= 20s
+THREADS ?= 1 2
+
+.PHONY: build test check vet fmt staticcheck rules bench bench-peer conformance fuzz bench-checkpoint peer generate clean
+
+build: ## the binary, bin/lathe
+	$(GO) build -trimpath -o bin/lathe ./cmd/lathe
+
+test: ## every test; says how many were skipped and why
+	$(GO) run ./internal/testsum ./...
+
+check: vet fmt staticcheck rules ## what CI wants beside the tests
+
+vet:
+	$(GO) vet ./...
+
+fmt:
+	@out=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$out" || { echo "not gofmt'ed:"; echo "$$out"; exit 1; }
+
+staticcheck:
+	$(GO) tool staticcheck ./...
+
+rules:
+	$(GO) test -count=1 ./internal/rules
+
+bench: build ## Go benchmarks of the parts
+	$(GO) test -run '^$$' -bench . -benchtime 1s ./...
+
+bench-peer: build peer ## latency against ONNX Runtime, every shared model
+	@for t in $(THREADS); do LATHE_ORT=$(PEER) bin/lathe bench --peer auto --threads $$t $(SHARED)/models || exit $$?; done
+
+conformance: build ## ONNX's node cases, by family and by reason of refusal
+	bin/lathe verify --testdata $(SHARED)/onnx-backend-tests/node --backend eval --peers $(SHARED)/onnx-backend-tests/peers.tsv
+	bin/lathe verify --testdata $(SHARED)/onnx-backend-tests/node --backend cpu --peers $(SHARED)/onnx-backend-tests/peers.tsv
+
+fuzz: ## each fuzz target for FUZZ
+	@grep -rl --include='*_test.go' '^func Fuzz' . | sort | while read f; do \
+	  grep -o '^func Fuzz[A-Za-z0-9_]*' $$f | cut -c6- | while read t; do \
+	    echo "$$t ($$(dirname $$f))"; $(GO) test -run '^$$' -fuzz "^$$t$$" -fuzztime $(FUZZ) ./$$(dirname $$f) || exit 1; \
+	  done || exit 1; done
+
+bench-checkpoint: ## conversion and resharding of checkpoints
+	$(GO) test -run '^$$' -bench . -benchtime 1x ./zoo/checkpoint/... ./zoo/formats/...
+
+peer: $(PEER)/node_modules/onnxruntime-node/package.json ## ONNX Runtime, for comparisons only
+
+$(PEER)/node_modules/onnxruntime-node/package.json:
+	mkdir -p $(PEER)
+	cd $(PEER) && npm install --ignore-scripts --no-audit --no-fund $(ORT)
+
+generate: ## generated sources (a test holds that they are current)
+	$(GO) generate ./...
+
+clean:
+	rm -rf bin dist
