@@ -4,7 +4,7 @@ package onnx
 func allFamilies() [][]Op {
 	return [][]Op{
 		elementwiseOps,
-		matmulOps, reduceOps, softmaxOps,
+		matmulOps, reduceOps, softmaxOps, convOps, poolOps,
 		controlOps, sequenceOps, attentionOps, linearAttentionOps,
 	}
 }
