@@ -3,7 +3,7 @@ package onnx
 // allFamilies is the one place where a family's slice is added.
 func allFamilies() [][]Op {
 	return [][]Op{
-		elementwiseOps,
+		elementwiseOps, compareOps, castOps, constantOps, shapeOps,
 		matmulOps, reduceOps, softmaxOps, convOps, poolOps,
 		controlOps, sequenceOps, attentionOps, linearAttentionOps,
 	}
