@@ -136,7 +136,7 @@ func SmallFromFloat(d DType, v float64, saturate bool) uint8 {
 	}
 	if math.IsNaN(v) {
 		if f.noNaN {
-			return uint8(topCode)
+			return 1 << w // negative zero, as in the ONNX cases
 		}
 		return nan
 	}
