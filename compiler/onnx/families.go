@@ -4,7 +4,7 @@ package onnx
 func allFamilies() [][]Op {
 	return [][]Op{
 		elementwiseOps, compareOps, castOps, constantOps, shapeOps,
-		matmulOps, reduceOps, softmaxOps, convOps, poolOps,
-		controlOps, sequenceOps, attentionOps, linearAttentionOps,
+		matmulOps, reduceOps, softmaxOps, convOps, poolOps, normOps,
+		controlOps, sequenceOps, attentionOps, linearAttentionOps, recurrentOps,
 	}
 }
