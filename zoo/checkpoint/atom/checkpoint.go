@@ -5,6 +5,7 @@ import (
 	"io"
 	"slices"
 
+	"github.com/lathe-ml/lathe/compiler/tensor"
 	"github.com/lathe-ml/lathe/compiler/weights"
 	"github.com/lathe-ml/lathe/zoo/checkpoint/spec"
 	"github.com/lathe-ml/lathe/zoo/formats/torch"
@@ -49,6 +50,8 @@ type Param struct {
 	Rule spec.Match
 	// Stages are the pipeline stages that hold it, ascending.
 	Stages []int
+	// Places are the layer files of a pipeline module that hold it.
+	Places []Place
 	// Aliases are further names of the same tensor (tied weights).
 	Aliases []string
 }
@@ -109,6 +112,9 @@ type Checkpoint struct {
 	Optim *torch.Dict
 	// Models are the model-states files by rank.
 	Models []ModelState
+	// ModuleType is the element type of the model's trained weights;
+	// tensor.Invalid if unknown.
+	ModuleType tensor.DType
 	// Config is the DeepSpeed configuration, if recorded.
 	Config *torch.Dict
 	// Warnings tell what looks wrong but does not hinder the conversion.
