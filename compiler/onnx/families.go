@@ -4,7 +4,7 @@ package onnx
 func allFamilies() [][]Op {
 	return [][]Op{
 		elementwiseOps, compareOps, castOps, constantOps, shapeOps,
-		matmulOps, reduceOps, softmaxOps, convOps, poolOps, normOps,
-		controlOps, sequenceOps, attentionOps, linearAttentionOps, recurrentOps,
+		matmulOps, reduceOps, softmaxOps, convOps, poolOps, normOps, quantOps, qlinearOps, contribOps,
+		controlOps, sequenceOps, attentionOps, linearAttentionOps, recurrentOps, resizeOps,
 	}
 }
