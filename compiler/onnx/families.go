@@ -5,6 +5,6 @@ func allFamilies() [][]Op {
 	return [][]Op{
 		elementwiseOps, compareOps, castOps, constantOps, shapeOps,
 		matmulOps, reduceOps, softmaxOps, convOps, poolOps, normOps, quantOps, qlinearOps, contribOps,
-		controlOps, sequenceOps, attentionOps, linearAttentionOps, recurrentOps, resizeOps,
+		controlOps, sequenceOps, attentionOps, linearAttentionOps, recurrentOps, resizeOps, gridSampleOps,
 	}
 }
