@@ -3,7 +3,7 @@ package onnx
 // allFamilies is the one place where a family's slice is added.
 func allFamilies() [][]Op {
 	return [][]Op{
-		elementwiseOps, compareOps, castOps, constantOps, shapeOps,
+		elementwiseOps, activationOps, compareOps, castOps, constantOps, shapeOps, movementOps, padOps, gatherOps, scatterOps, orderOps,
 		matmulOps, reduceOps, softmaxOps, convOps, poolOps, normOps, quantOps, qlinearOps, contribOps,
 		controlOps, sequenceOps, attentionOps, linearAttentionOps, recurrentOps, resizeOps, gridSampleOps,
 	}
