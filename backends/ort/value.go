@@ -9,30 +9,16 @@ import (
 	"github.com/lathe-ml/lathe/compiler/tensor"
 )
 
-// The library's element types are ONNX's up to FLOAT4E2M1; then it left one
-// out.
-var (
-	toElement   = map[tensor.DType]uintptr{tensor.U2: 24, tensor.I2: 25}
-	fromElement = map[uintptr]tensor.DType{24: tensor.U2, 25: tensor.I2}
-)
-
-func element(d tensor.DType) (uintptr, error) {
-	if e, ok := toElement[d]; ok {
-		return e, nil
-	}
-	if d >= tensor.F32 && d <= tensor.F4E2M1 {
-		return uintptr(d), nil
-	}
-	return 0, fmt.Errorf("ONNX Runtime has no element type %s", d.ONNX())
-}
+// fromElement holds the element types that the library reports by another
+// number than ONNX's. It takes ONNX's numbers when it makes tensors (release
+// 1.30 hands them on unmapped), but answers with those of its own header, where
+// the 8-bit exponent came last.
+var fromElement = map[uintptr]tensor.DType{24: tensor.U2, 25: tensor.I2, 26: tensor.F8E8M0}
 
 // value makes an OrtValue over t's own bytes, which stay pinned; strings are
 // copied.
 func (r *Runtime) value(p *dylib.Pins, t *tensor.Tensor) (uintptr, error) {
-	e, err := element(t.DType)
-	if err != nil {
-		return 0, err
-	}
+	e := uintptr(t.DType)
 	dims := make([]int64, len(t.Shape))
 	for i, d := range t.Shape {
 		dims[i] = int64(d)

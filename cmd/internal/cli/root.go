@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -24,6 +23,8 @@ type commandRow struct {
 
 // commands is the table of top-level commands, in the order of the help page.
 var commands = []commandRow{
+	{groupCompile, newRunCmd},
+	{groupCompile, newVerifyCmd},
 	{groupMachine, newDoctorCmd},
 	{groupMachine, newDevicesCmd},
 	{groupMachine, newVersionCmd},
@@ -187,18 +188,4 @@ func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 		}
 		return nil
 	}
-}
-
-// choice checks a flag's value against a list and suggests the nearest.
-func choice(flag, value string, allowed ...string) error {
-	for _, a := range allowed {
-		if a == value {
-			return nil
-		}
-	}
-	err := fault.New(fault.Usage, "unknown value %q for --%s", value, flag)
-	if n := nearest.Find(value, allowed); n != "" {
-		return err.Hint("did you mean %q?", n)
-	}
-	return err.Hint("use one of: %s", fmt.Sprint(allowed))
 }

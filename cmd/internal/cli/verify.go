@@ -1,0 +1,239 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/lathe-ml/lathe/compiler/conformance"
+	"github.com/lathe-ml/lathe/compiler/fault"
+	"github.com/lathe-ml/lathe/compiler/onnxfile"
+)
+
+type verifyOptions struct {
+	*factory
+	model     string
+	testdata  string
+	backend   string
+	against   string
+	shapes    shapeFlags
+	inputs    inputFlags
+	engine    engineOptions
+	tol       conformance.Tolerance
+	filter    string
+	timeout   time.Duration
+	peers     string
+	summary   bool
+	allowSkip bool
+}
+
+func newVerifyCmd(f *factory) *cobra.Command {
+	o := &verifyOptions{factory: f}
+	cmd := &cobra.Command{
+		Use:   "verify [MODEL] [--testdata DIR]",
+		Short: "Compare results with recorded ones, the reference evaluator or a peer",
+		Long: `verify proves that a backend gives the right numbers.
+
+With --testdata DIR it walks a tree of ONNX test cases (a model beside folders
+test_data_set_N with input_K.pb and output_K.pb) and says for each case whether
+it passes, fails or is refused as unsupported, and why. A case counts as
+specialized where a compiled backend needed inputs that act as shapes, axes,
+pads, scales or k bound to their recorded values.
+
+With MODEL it runs the model on given, recorded or random inputs, once on the
+backend and once on the reference (--against), and compares.
+
+Exit codes: 5 if any case fails, 0 if none does.`,
+		Example: `  lathe verify --testdata cases/node --backend eval
+  lathe verify --testdata cases/node --backend core --json
+  lathe verify model.onnx --backend core --against peer --dim N=1
+  lathe verify model.onnx --testdata test_data_set_0`,
+		Args: args(cobra.MaximumNArgs(1)),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			if len(a) == 1 {
+				o.model = a[0]
+			}
+			ctx, stop := f.context(cmd)
+			defer stop()
+			return o.run(ctx)
+		},
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&o.testdata, "testdata", "", "folder of ONNX test cases, or of one model's recorded data")
+	fl.StringVar(&o.backend, "backend", defaultBackend, "what is verified: "+fmt.Sprint(engineNames()))
+	fl.StringVar(&o.against, "against", "eval", "the reference for a model without recorded outputs")
+	fl.Float64Var(&o.tol.RTol, "rtol", conformance.Standard.RTol, "relative tolerance of floats")
+	fl.Float64Var(&o.tol.ATol, "atol", conformance.Standard.ATol, "absolute tolerance of floats")
+	fl.BoolVar(&o.tol.Lenient, "lenient", false, "also accept one quantization step, one unit in the last place of 16-bit floats")
+	fl.StringVar(&o.filter, "run", "", "only cases whose name matches this regular expression")
+	fl.DurationVar(&o.timeout, "timeout", time.Minute, "most time per case")
+	fl.StringVar(&o.peers, "peers", "", "table of other implementations' results, for --summary")
+	fl.BoolVar(&o.summary, "summary", false, "print counts by operator family and by reason of refusal instead of cases")
+	fl.BoolVar(&o.allowSkip, "allow-skip", false, "a model check that could not be made is no failure")
+	fl.StringVar(&o.engine.peer, "peer", "", "path of ONNX Runtime's library (default: looked for)")
+	fl.IntVar(&o.engine.threads, "threads", 1, "threads that the backend runs with")
+	o.shapes.register(cmd)
+	o.inputs.register(cmd)
+	return cmd
+}
+
+func (o *verifyOptions) run(ctx context.Context) error {
+	e, err := findEngine(o.backend)
+	if err != nil {
+		return err
+	}
+	if e.name == "peer" {
+		if _, err := openPeer(o.factory, o.engine.peer); err != nil {
+			return err
+		}
+	}
+	switch {
+	case o.model != "":
+		return o.verifyModel(ctx, e)
+	case o.testdata == "":
+		return fault.New(fault.Usage, "nothing to verify").Hint("give a model, or --testdata DIR")
+	}
+	cases, err := conformance.Discover(o.testdata)
+	if err != nil {
+		return err
+	}
+	return o.cases(ctx, e, cases)
+}
+
+// cases runs a list of cases and reports them.
+func (o *verifyOptions) cases(ctx context.Context, e engine, cases []conformance.Case) error {
+	if o.filter != "" {
+		re, err := regexp.Compile(o.filter)
+		if err != nil {
+			return fault.New(fault.Usage, "--run: %w", err)
+		}
+		kept := cases[:0:0]
+		for _, c := range cases {
+			if re.MatchString(c.Name) {
+				kept = append(kept, c)
+			}
+		}
+		cases = kept
+	}
+	if len(cases) == 0 {
+		return fault.New(fault.BadModel, "no test case here").InFile(o.testdata).Hint("a case is a model beside test_data_set_0/input_0.pb and output_0.pb")
+	}
+	bar := o.Progress("verifying", len(cases))
+	rep := conformance.Run(ctx, cases, e.runner(o.factory, o.engine), conformance.Options{
+		Backend: e.name, Tolerance: o.tol, Timeout: o.timeout,
+		Done: func(conformance.Result) { bar.Add(1) },
+	})
+	bar.Done()
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("verification was cut off: %w", err)
+	}
+	return o.report(rep)
+}
+
+func (o *verifyOptions) report(rep *conformance.Report) error {
+	switch {
+	case o.json:
+		if err := o.JSON(rep); err != nil {
+			return err
+		}
+	case o.summary || o.peers != "":
+		var peers map[string]conformance.Peer
+		if o.peers != "" {
+			var err error
+			if peers, err = conformance.ReadPeers(o.peers); err != nil {
+				return err
+			}
+		}
+		if err := rep.WriteTable(o.Out, peers); err != nil {
+			return err
+		}
+	default:
+		t := o.Table("result", "case", "reason")
+		for _, r := range rep.Cases {
+			reason := r.Reason
+			if r.Op != "" {
+				reason = r.Op + ": " + reason
+			}
+			if r.Status == conformance.Pass && len(r.Bound) > 0 {
+				reason = fmt.Sprintf("specialized to %q", r.Bound)
+			}
+			t.Row(string(r.Status), r.Name, reason)
+		}
+		t.Print()
+	}
+	o.Infof("%s: %d passed (%d specialized), %d failed, %d unsupported", rep.Backend, rep.Pass, rep.Specialized, rep.Fail, rep.Unsupported)
+	if rep.Fail > 0 {
+		return &silentError{fault.Verify}
+	}
+	return nil
+}
+
+// verifyModel compares one model with recorded outputs, or with a second
+// engine on the same inputs.
+func (o *verifyOptions) verifyModel(ctx context.Context, e engine) error {
+	m, err := loadModel(o.model)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	if o.testdata != "" {
+		return o.recorded(ctx, e, m)
+	}
+	ref, err := findEngine(o.against)
+	if err != nil {
+		return fmt.Errorf("--against: %w", err)
+	}
+	if ref.name == e.name {
+		return fault.New(fault.Usage, "%s cannot be verified against itself", e.name).Hint("give another --backend or --against")
+	}
+	set, err := o.inputs.read(o.factory, m, &o.shapes)
+	if err != nil {
+		return err
+	}
+	want, err := ref.runner(o.factory, o.engine)(ctx, m, set)
+	if err != nil {
+		return o.skipped(fmt.Errorf("the reference %s: %w", ref.name, err))
+	}
+	got, err := e.runner(o.factory, o.engine)(ctx, m, set)
+	if err != nil {
+		return o.skipped(err)
+	}
+	rep := &conformance.Report{Backend: e.name, Tolerance: o.tol}
+	r := conformance.Result{Name: o.model, Status: conformance.Pass, Bound: got.Bound}
+	if err := conformance.Compare(got.Data, want.Data, o.tol, conformance.Quantizes(m.Graph)); err != nil {
+		r.Status, r.Reason = conformance.Fail, err.Error()
+		rep.Fail++
+	} else {
+		rep.Pass++
+		if len(r.Bound) > 0 {
+			rep.Specialized++
+		}
+	}
+	rep.Cases = []conformance.Result{r}
+	return o.report(rep)
+}
+
+// skipped turns a refusal into a warning if --allow-skip asks for that.
+func (o *verifyOptions) skipped(err error) error {
+	if o.allowSkip && fault.Is(err, fault.Unsupported) {
+		o.Warnf("not verified: %v", err)
+		return nil
+	}
+	return err
+}
+
+// recorded runs the model on a folder of data sets, or on one of them.
+func (o *verifyOptions) recorded(ctx context.Context, e engine, m *onnxfile.Model) error {
+	sets, err := filepath.Glob(filepath.Join(o.testdata, "test_data_set_*"))
+	if err != nil {
+		return fault.New(fault.Usage, "--testdata: %w", err)
+	}
+	if len(sets) == 0 {
+		sets = []string{o.testdata}
+	}
+	return o.cases(ctx, e, []conformance.Case{{Name: o.model, Model: m.Path, Sets: sets}})
+}
