@@ -147,7 +147,7 @@ func SmallFromFloat(d DType, v float64, saturate bool) uint8 {
 		e = max(e-1, 1-f.bias)
 		m := roundScaled(a, e-f.mbits)
 		if a == 0 {
-			m = 0
+			e, m = 1-f.bias, 0 // Frexp gives zero the exponent 0
 		}
 		big := float64(e+f.bias-1)*float64(int(1)<<f.mbits) + m
 		if big <= float64(topCode) {
