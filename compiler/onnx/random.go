@@ -177,13 +177,14 @@ func expandMultinomial(c *Ctx) {
 }
 
 // dropoutRatio is how much training mode drops; 0 outside training.
-func dropoutRatio(c *Ctx) (ratio float64, training bool) {
+func dropoutRatio(c *Ctx) float64 {
+	ratio, training := 0.0, false
 	if c.Version >= 12 {
 		if c.Has(2) {
 			training = c.Tensor(2, "training_mode").Int(0) != 0
 		}
 		if !training {
-			return 0, false
+			return 0
 		}
 		ratio = 0.5
 		if c.Has(1) {
@@ -200,13 +201,13 @@ func dropoutRatio(c *Ctx) (ratio float64, training bool) {
 	if ratio < 0 || ratio >= 1 {
 		c.Fail("ratio %v is outside [0,1)", ratio)
 	}
-	return ratio, training
+	return ratio
 }
 
 func expandDropout(c *Ctx) {
 	b := c.B
 	x := c.In(0)
-	ratio, _ := dropoutRatio(c)
+	ratio := dropoutRatio(c)
 	maskType := tensor.Bool
 	if c.Version < 10 {
 		maskType = x.DType()
