@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/lathe-ml/lathe/compiler/fault"
 	"github.com/lathe-ml/lathe/compiler/ir"
+	"github.com/lathe-ml/lathe/compiler/onnx"
 	"github.com/lathe-ml/lathe/compiler/onnxfile"
 )
 
@@ -89,6 +91,18 @@ func number(path string) int {
 	return n
 }
 
+// Load reads a model and replaces calls of its functions by their bodies.
+func Load(path string) (*onnxfile.Model, error) {
+	m, err := onnxfile.Read(path, onnxfile.Options{})
+	if err != nil {
+		return nil, err
+	}
+	if err := m.InlineFunctions(onnx.SameMeaning); err != nil {
+		return nil, errors.Join(err, m.Close())
+	}
+	return m, nil
+}
+
 // ReadSet reads a data set of a model.
 func ReadSet(m *onnxfile.Model, dir string) (*Set, error) {
 	s := &Set{}
@@ -114,7 +128,7 @@ func readAll(dir, kind string, vs []*ir.Value) ([]*ir.Data, error) {
 		if _, err := os.Stat(p); err != nil {
 			return nil, fault.New(fault.BadModel, "the data set lacks %s_%d.pb, recorded for %q", kind, i, v.Name).InFile(dir)
 		}
-		d, err := readRecord(p, v.Type)
+		d, err := onnxfile.ReadTensorPB(p, v.Type)
 		if err != nil {
 			return nil, err
 		}

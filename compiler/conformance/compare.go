@@ -20,8 +20,8 @@ type Tolerance struct {
 	// float16 and bfloat16, and an error of 2e-6 of the tensor's largest
 	// magnitude (bins of a transform that cancel to almost nothing).
 	Lenient bool `json:"lenient"`
-	// Step is an absolute slack that Lenient adds to floats: the quantization
-	// step of the output, where it has one.
+	// Step is an absolute slack that Lenient adds to floats; a case whose
+	// outputs are dequantized adds their quantization step by itself.
 	Step float64 `json:"step,omitempty"`
 }
 

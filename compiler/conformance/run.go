@@ -158,11 +158,12 @@ func guarded(ctx context.Context, c Case, run Runner, o Options) (r Result) {
 			r = Result{Status: Fail, Reason: fmt.Sprintf("panic: %v (%s)", p, panicSite(string(debug.Stack())))}
 		}
 	}()
-	m, err := onnxfile.Read(c.Model, onnxfile.Options{})
+	m, err := Load(c.Model)
 	if err != nil {
 		return refused(err)
 	}
 	defer m.Close()
+	o.Tolerance.Step = max(o.Tolerance.Step, OutputStep(m.Graph))
 	for _, dir := range c.Sets {
 		s, err := ReadSet(m, dir)
 		if err != nil {
@@ -237,6 +238,26 @@ func Quantizes(g *ir.Graph) bool {
 		return nil
 	})
 	return found
+}
+
+// OutputStep is the largest quantization step of the graph's outputs: the scale
+// of a DequantizeLinear that makes one (through ops that only move elements); 0
+// if there is none.
+func OutputStep(g *ir.Graph) float64 {
+	step := 0.0
+	for _, v := range g.Outputs {
+		n := v.Def
+		for n != nil && (n.Op == "Reshape" || n.Op == "Flatten" || n.Op == "Squeeze" || n.Op == "Unsqueeze" || n.Op == "Transpose" || n.Op == "Identity") {
+			n = n.In(0).Def
+		}
+		if n == nil || n.Op != "DequantizeLinear" || n.In(1) == nil || n.In(1).Const == nil {
+			continue
+		}
+		for _, s := range n.In(1).Const.Floats() {
+			step = max(step, s)
+		}
+	}
+	return step
 }
 
 // randomOp names an op of the graph whose results are drawn at random.

@@ -1,0 +1,41 @@
+package conformance
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestModels runs the recorded data of every shared model: floats within rtol
+// 1e-3 and atol 1e-4 of ONNX Runtime, quantized outputs within one step.
+func TestModels(t *testing.T) {
+	if testing.Short() {
+		t.Skip("whole networks on the reference evaluator take minutes")
+	}
+	cases := picked(t, shared(t, "models"))
+	kept := cases[:0]
+	for _, c := range cases {
+		// The outputs of light/ come from constant weights and say little;
+		// some take minutes on the reference evaluator.
+		if !strings.HasPrefix(c.Name, "light/") || *filter != "" {
+			kept = append(kept, c)
+		}
+	}
+	for _, r := range []struct {
+		name string
+		run  Runner
+	}{{"eval", Eval}, {"expand", Expand}} {
+		t.Run(r.name, func(t *testing.T) {
+			tol := Tolerance{RTol: 1e-3, ATol: 1e-4, Lenient: true}
+			rep := Run(context.Background(), kept, r.run, Options{Backend: r.name, Tolerance: tol, Timeout: 10 * time.Minute})
+			for _, c := range rep.Cases {
+				if c.Status != Pass {
+					t.Errorf("%s: %s %s: %s", c.Name, c.Status, c.Op, c.Reason)
+					continue
+				}
+				t.Logf("%s: %s in %s, lenient %v, bound %v", c.Name, c.Status, c.Took.Round(time.Millisecond), c.Lenient, c.Bound)
+			}
+		})
+	}
+}
