@@ -1,7 +1,9 @@
 package dcp
 
 import (
-	"errors"
+	"fmt"
+	"math"
+	"slices"
 
 	"github.com/lathe-ml/lathe/compiler/tensor"
 	"github.com/lathe-ml/lathe/compiler/weights"
@@ -18,13 +20,16 @@ type Chunk struct {
 
 // Tensor is a logical tensor and the boxes that make it up.
 type Tensor struct {
-	Name   string // the fully qualified name, "model.layers.0.weight"
-	DType  tensor.DType
-	Shape  []int
-	Chunks []Chunk
+	Name         string // the fully qualified name, "model.layers.0.weight"
+	DType        tensor.DType
+	Shape        []int
+	RequiresGrad bool
+	Chunks       []Chunk
 	// Path is planner_data: the keys under which the state dict nests the
 	// tensor; nil if the file does not say.
 	Path []torch.Value
+	// Missing is the number of elements that no chunk holds.
+	Missing int64
 }
 
 // Blob is a value that is no tensor.
@@ -40,30 +45,75 @@ type Checkpoint struct {
 	Blobs   []Blob   // sorted by name
 }
 
-// Open reads the metadata of a folder and places every chunk. Boxes that
-// overlap with different places, leave their tensor or leave a hole are errors.
-func Open(s weights.Store, dir string) (*Checkpoint, error) {
-	return nil, errors.New("folder has no .metadata file")
+// Find looks up a tensor by name.
+func (c *Checkpoint) Find(name string) *Tensor {
+	for i := range c.Tensors {
+		if c.Tensors[i].Name == name {
+			return &c.Tensors[i]
+		}
+	}
+	return nil
 }
 
-// Layout is a planned folder.
-type Layout struct {
-	Files    []FilePlan
-	Metadata []byte
+// check verifies that the chunks are boxes inside the tensor that do not
+// overlap, and counts what they leave out.
+func (t *Tensor) check() error {
+	if _, err := weights.Extent(t.Shape, nil); err != nil {
+		return fmt.Errorf("tensor %q: %w", t.Name, err)
+	}
+	held := int64(0)
+	for _, c := range t.Chunks {
+		n := int64(1)
+		if len(c.Offsets) != len(t.Shape) || len(c.Sizes) != len(t.Shape) {
+			return fmt.Errorf("tensor %q has %d dimensions, but a chunk at %v of size %v", t.Name, len(t.Shape), c.Offsets, c.Sizes)
+		}
+		for k := range c.Sizes {
+			if c.Offsets[k] < 0 || c.Sizes[k] < 0 || c.Offsets[k] > t.Shape[k]-c.Sizes[k] {
+				return fmt.Errorf("tensor %q of shape %v has a chunk at %v of size %v, which leaves it", t.Name, t.Shape, c.Offsets, c.Sizes)
+			}
+			n *= int64(c.Sizes[k])
+		}
+		if held += n; held > math.MaxInt64/2 {
+			break
+		}
+	}
+	if err := t.overlap(); err != nil {
+		return err
+	}
+	whole := weights.Tensor{Shape: t.Shape}
+	t.Missing = whole.Len() - held
+	return nil
 }
 
-// FilePlan is one .distcp file; Chunk tells which chunk fills which slot.
-type FilePlan struct {
-	Name string
-	weights.Plan
-	Chunks []ChunkRef
+// overlap sweeps along the first dimension and compares the boxes that share a
+// part of it.
+func (t *Tensor) overlap() error {
+	if len(t.Shape) == 0 {
+		if len(t.Chunks) > 1 {
+			return fmt.Errorf("tensor %q has no dimensions, but %d chunks", t.Name, len(t.Chunks))
+		}
+		return nil
+	}
+	order := slices.Clone(t.Chunks)
+	slices.SortStableFunc(order, func(a, b Chunk) int { return a.Offsets[0] - b.Offsets[0] })
+	var active []Chunk
+	for _, c := range order {
+		active = slices.DeleteFunc(active, func(a Chunk) bool { return a.Offsets[0]+a.Sizes[0] <= c.Offsets[0] })
+		for _, a := range active {
+			if intersect(a, c) {
+				return fmt.Errorf("tensor %q has chunks at %v and %v that overlap", t.Name, a.Offsets, c.Offsets)
+			}
+		}
+		active = append(active, c)
+	}
+	return nil
 }
 
-// ChunkRef names a chunk of the checkpoint that is written.
-type ChunkRef struct{ Tensor, Chunk int }
-
-// NewPlan lays out a folder. Chunk.Data.File says in which file a chunk goes
-// (empty: __0_0.distcp); slots are in that order.
-func NewPlan(c *Checkpoint) (*Layout, error) {
-	return nil, errors.New("no tensors")
+func intersect(a, b Chunk) bool {
+	for k := range a.Offsets {
+		if max(a.Offsets[k], b.Offsets[k]) >= min(a.Offsets[k]+a.Sizes[k], b.Offsets[k]+b.Sizes[k]) {
+			return false
+		}
+	}
+	return true
 }

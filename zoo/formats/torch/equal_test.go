@@ -7,6 +7,8 @@ import (
 	"math"
 	"math/big"
 	"slices"
+
+	"github.com/lathe-ml/lathe/zoo/formats/fixture"
 )
 
 // difference finds the first place where two values differ: in structure, in
@@ -171,30 +173,14 @@ func (d *differ) storages(path string, x, y *Storage) string {
 	return ""
 }
 
-// memFile is a file in memory that is written by ranges.
-type memFile struct{ b []byte }
-
-func (m *memFile) WriteAt(p []byte, off int64) (int, error) {
-	if end := int(off) + len(p); end > len(m.b) {
-		m.b = append(m.b, make([]byte, end-len(m.b))...)
-	}
-	return copy(m.b[off:], p), nil
-}
-
 // encode writes values as a file in memory.
 func encode(root Value, opt WriteOptions) ([]byte, error) {
 	l, err := NewPlan(root, opt)
 	if err != nil {
 		return nil, err
 	}
-	m := &memFile{make([]byte, l.Size)}
-	if err := l.WriteData(m); err != nil {
-		return nil, err
-	}
-	if int64(len(m.b)) != l.Size {
-		return nil, fmt.Errorf("wrote %d bytes, planned %d", len(m.b), l.Size)
-	}
-	return m.b, nil
+	b := make(fixture.Bytes, l.Size)
+	return b, l.WriteData(b)
 }
 
 func decode(b []byte, opt Options) (*File, error) {

@@ -73,12 +73,20 @@ func children(v Value, fn func(Value) error) error {
 	return nil
 }
 
-// composite reports values that hold others.
+// composite reports values that hold others. Nil pointers are no values.
 func composite(v Value) bool {
 	switch x := v.(type) {
-	case *List, *Dict, *Set, *Object, *Tensor:
-		return true
+	case *List:
+		return x != nil
 	case *Tuple:
+		return x != nil
+	case *Dict:
+		return x != nil
+	case *Set:
+		return x != nil
+	case *Object:
+		return x != nil
+	case *Tensor:
 		return x != nil
 	}
 	return false

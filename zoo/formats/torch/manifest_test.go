@@ -8,23 +8,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
-)
 
-// manifestFile is one file in a MANIFEST.json: every tensor and scalar of every
-// torch file of a checkpoint, listed by torch itself.
-type manifestFile struct {
-	Tensors map[string]struct {
-		DType  string
-		Shape  []int
-		SHA256 string
-	}
-	Scalars map[string]json.RawMessage
-}
+	"github.com/lathe-ml/lathe/zoo/formats/fixture"
+)
 
 // TestManifests reads every torch file of every reference checkpoint and
 // compares all tensors and scalars with what torch found.
 func TestManifests(t *testing.T) {
-	root := shared(t, "checkpoints")
+	root := fixture.Dir(t, "checkpoints")
 	cases, err := filepath.Glob(filepath.Join(root, "*", "MANIFEST.json"))
 	if err != nil || len(cases) == 0 {
 		t.Fatalf("no MANIFEST.json below %s (%v)", root, err)
@@ -32,9 +23,9 @@ func TestManifests(t *testing.T) {
 	files, tensors, scalars := 0, 0, 0
 	for _, manifest := range cases {
 		dir := filepath.Dir(manifest)
-		s := store(t, dir)
-		var m map[string]manifestFile
-		readJSON(t, manifest, &m)
+		s := fixture.Store(t, dir)
+		var m map[string]fixture.ManifestFile
+		fixture.JSON(t, manifest, &m)
 		for name, want := range m {
 			f, c, err := OpenIn(s, name, Options{Strict: true})
 			if err != nil {
@@ -56,7 +47,7 @@ func TestManifests(t *testing.T) {
 	}
 }
 
-func compareTensors(t *testing.T, name string, f *File, want manifestFile) int {
+func compareTensors(t *testing.T, name string, f *File, want fixture.ManifestFile) int {
 	t.Helper()
 	got, err := Tensors(f.Root)
 	if err != nil {
@@ -79,7 +70,7 @@ func compareTensors(t *testing.T, name string, f *File, want manifestFile) int {
 	return len(got)
 }
 
-func compareScalars(t *testing.T, name string, f *File, want manifestFile) int {
+func compareScalars(t *testing.T, name string, f *File, want fixture.ManifestFile) int {
 	t.Helper()
 	got := map[string]Value{}
 	collectScalars(f.Root, "", got)
@@ -174,22 +165,13 @@ func sameJSON(a, b string) bool {
 	return string(p) == string(q)
 }
 
-// expectation is an entry of an expect.json.
-type expectation struct {
-	DType         string
-	Shape         []int
-	Stride        []int
-	StorageOffset int64 `json:"storage_offset"`
-	SHA256        string
-}
-
 // TestContainers reads the container fixtures: zip with pickle protocols 2 to
 // 5 and the legacy container, with views, every dtype and odd objects.
 func TestContainers(t *testing.T) {
-	dir := shared(t, "checkpoints/formats")
-	s := store(t, dir)
-	var want map[string]expectation
-	readJSON(t, filepath.Join(dir, "misc.expect.json"), &want)
+	dir := fixture.Dir(t, "checkpoints/formats")
+	s := fixture.Store(t, dir)
+	var want map[string]fixture.Expect
+	fixture.JSON(t, filepath.Join(dir, "misc.expect.json"), &want)
 	for _, name := range []string{"misc_zip_proto2.pt", "misc_zip_proto3.pt", "misc_zip_proto4.pt", "misc_zip_proto5.pt", "misc_legacy_proto2.pt"} {
 		f := openFile(t, s, name)
 		checkExpected(t, name, f, want)
@@ -199,8 +181,8 @@ func TestContainers(t *testing.T) {
 		}
 	}
 	for _, part := range []string{"pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin"} {
-		var want map[string]expectation
-		readJSON(t, filepath.Join(dir, "hf_sharded_bin", "expect.json"), &want)
+		var want map[string]fixture.Expect
+		fixture.JSON(t, filepath.Join(dir, "hf_sharded_bin", "expect.json"), &want)
 		f := openFile(t, s, "hf_sharded_bin/"+part)
 		d := f.Root.(*Dict)
 		if d.Len() == 0 {
@@ -218,7 +200,7 @@ func TestContainers(t *testing.T) {
 	}
 }
 
-func checkExpected(t *testing.T, name string, f *File, want map[string]expectation) {
+func checkExpected(t *testing.T, name string, f *File, want map[string]fixture.Expect) {
 	t.Helper()
 	d := f.Root.(*Dict)
 	for key := range want {
@@ -230,7 +212,7 @@ func checkExpected(t *testing.T, name string, f *File, want map[string]expectati
 	}
 }
 
-func checkTensor(t *testing.T, file, key string, v Value, want map[string]expectation) {
+func checkTensor(t *testing.T, file, key string, v Value, want map[string]fixture.Expect) {
 	t.Helper()
 	w, ok := want[key]
 	x, isTensor := v.(*Tensor)

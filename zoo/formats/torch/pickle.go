@@ -98,10 +98,19 @@ func (p *pickler) save(v Value) error {
 		p.out = append(p.out, 0x85, 'R')
 		p.memoize(nil)
 	case *Class:
+		if x == nil {
+			return errors.New("a class is nil")
+		}
 		return p.class(x)
 	case *Storage:
+		if x == nil {
+			return errors.New("a storage is nil")
+		}
 		return p.storage(x)
 	case *List, *Tuple, *Dict, *Set, *Object, *Tensor:
+		if !composite(v) {
+			return fmt.Errorf("a nil %T has no place in a pickle", v)
+		}
 		return p.composite(v)
 	default:
 		return fmt.Errorf("a Go value of type %T has no place in a pickle", v)

@@ -94,10 +94,11 @@ type Object struct {
 // NewObject makes an instance that is pickled as Python pickles plain objects
 // in protocol 2: NEWOBJ without arguments, and a dict as state.
 func NewObject(module, name string, state *Dict) *Object {
-	return &Object{
-		Class: &Class{module, name}, Make: NewObj, Args: NewTuple(),
-		State: state, HasState: state != nil,
+	o := &Object{Class: &Class{module, name}, Make: NewObj, Args: NewTuple()}
+	if state != nil {
+		o.State, o.HasState = state, true
 	}
+	return o
 }
 
 // Attr is an attribute of the instance.

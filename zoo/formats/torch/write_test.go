@@ -18,11 +18,12 @@ import (
 
 	"github.com/lathe-ml/lathe/compiler/tensor"
 	"github.com/lathe-ml/lathe/compiler/weights"
+	"github.com/lathe-ml/lathe/zoo/formats/fixture"
 )
 
 // torchFiles lists every torch file of the reference checkpoints.
 func torchFiles(t testing.TB) (root string, names []string) {
-	root = shared(t, "checkpoints")
+	root = fixture.Dir(t, "checkpoints")
 	err := filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -46,7 +47,7 @@ func torchFiles(t testing.TB) (root string, names []string) {
 // and all bytes must come back, and other readers of zip must agree.
 func TestRoundTrip(t *testing.T) {
 	root, names := torchFiles(t)
-	s := store(t, root)
+	s := fixture.Store(t, root)
 	for _, name := range names {
 		f, c, err := OpenIn(s, name, Options{})
 		if err != nil {
@@ -331,7 +332,7 @@ func TestParallelFill(t *testing.T) {
 	}
 	rng.Shuffle(len(pieces), func(i, j int) { pieces[i], pieces[j] = pieces[j], pieces[i] })
 	got := make([]byte, l.Size)
-	fill := l.Begin(fixed(got))
+	fill := l.Begin(fixture.Bytes(got))
 	var wg sync.WaitGroup
 	for part := range 4 {
 		wg.Go(func() {
@@ -357,7 +358,7 @@ func TestParallelFill(t *testing.T) {
 	if !bytes.Equal(got, want) {
 		t.Error("the file differs from the one written in order")
 	}
-	fill = l.Begin(fixed(got))
+	fill = l.Begin(fixture.Bytes(got))
 	if err := fill.WriteAt(0, data[0][:100], 0); err != nil {
 		t.Fatal(err)
 	}
@@ -368,11 +369,6 @@ func TestParallelFill(t *testing.T) {
 		t.Errorf("an incomplete file gives %v", err)
 	}
 }
-
-// fixed is a file of fixed size whose ranges are written by several goroutines.
-type fixed []byte
-
-func (f fixed) WriteAt(p []byte, off int64) (int, error) { return copy(f[off:], p), nil }
 
 // python finds a Python that has torch.
 func python(t *testing.T) string {
@@ -391,9 +387,9 @@ func python(t *testing.T) string {
 func TestTorchLoads(t *testing.T) {
 	root, names := torchFiles(t)
 	py := python(t)
-	s := store(t, root)
+	s := fixture.Store(t, root)
 	out := t.TempDir()
-	o := store(t, out)
+	o := fixture.Store(t, out)
 	var pairs [][2]string
 	for i, name := range names {
 		if strings.Contains(name, "/zero/") && i%40 != 0 {
