@@ -64,7 +64,8 @@ func runner(r *Runtime, path string) conformance.Runner {
 }
 
 // TestElementTypes holds that tensors of every type go in and out bit for bit:
-// the recorded node cases cover strings, 4-bit integers and 8-bit floats.
+// the recorded node cases cover strings, 4- and 2-bit integers and
+// 8-bit floats.
 func TestElementTypes(t *testing.T) {
 	r := open(t)
 	dir := sharedDir(t, "onnx-backend-tests", "node")
@@ -78,7 +79,7 @@ func TestElementTypes(t *testing.T) {
 	}
 	for _, name := range []string{
 		"test_cast_FLOAT_to_FLOAT16", "test_cast_FLOAT_to_DOUBLE", "test_cast_FLOAT_to_BFLOAT16", "test_cast_FLOAT_to_FLOAT8E4M3FN",
-		"test_cast_FLOAT_to_FLOAT8E5M2FNUZ", "test_cast_FLOAT_to_INT4", "test_cast_UINT4_to_FLOAT", "test_identity",
+		"test_cast_FLOAT_to_FLOAT8E5M2FNUZ", "test_cast_FLOAT_to_INT4", "test_cast_UINT4_to_FLOAT", "test_cast_FLOAT_to_UINT2", "test_cast_INT2_to_FLOAT", "test_cast_e8m0_FLOAT_to_FLOAT8E8M0", "test_cast_e8m0_FLOAT8E8M0_to_FLOAT", "test_range_float_type_positive_delta", "test_identity",
 		"test_string_concat", "test_strnormalizer_nostopwords_nochangecase", "test_equal_string", "test_string_split_basic", "test_and2d", "test_bitshift_left_uint64",
 	} {
 		t.Run(name, func(t *testing.T) {
