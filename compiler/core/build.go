@@ -202,6 +202,11 @@ func (b *Builder) fold(n *ir.Node, types []ir.Type) ([]*ir.Value, bool) {
 		if b.FoldLimit >= 0 && tensor.Numel(s) > b.FoldLimit {
 			return nil, false
 		}
+		// A broadcast float stays a broadcast: lowering wants to see that it is
+		// constant along axes. Shapes are integers and must be known.
+		if b.FoldLimit >= 0 && n.Op == "broadcast" && t.DType.IsFloat() && tensor.Numel(s) > 16 {
+			return nil, false
+		}
 	}
 	in := make([]*tensor.Tensor, len(n.Inputs))
 	for i, v := range n.Inputs {

@@ -28,13 +28,17 @@ func (k *Kernel) String() string {
 	return b.String()
 }
 
-var kindNames = [...]string{Serial: "for", Parallel: "parallel", Vector: "vector", Unroll: "unroll"}
+var kindNames = [...]string{Serial: "for", Vector: "vector", Unroll: "unroll"}
 
 func printBody(b *strings.Builder, body []Stmt, in string) {
 	for _, s := range body {
 		switch s := s.(type) {
 		case *For:
-			fmt.Fprintf(b, "%s%s %s < %d {\n", in, kindNames[s.Kind], s.Var.Name, s.Var.N)
+			par := ""
+			if s.Par {
+				par = "parallel "
+			}
+			fmt.Fprintf(b, "%s%s%s %s < %d {\n", in, par, kindNames[s.Kind], s.Var.Name, s.Var.N)
 			printBody(b, s.Body, in+"  ")
 			b.WriteString(in + "}\n")
 		case *Store:

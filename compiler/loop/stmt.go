@@ -7,19 +7,20 @@ type LoopKind uint8
 
 // The kinds of loops.
 const (
-	Serial   LoopKind = iota
-	Parallel          // iterations are independent; only the outermost loop of a kernel
-	Vector            // iterations are independent but for Accum: a SIMD loop
-	Unroll            // serial, written out
+	Serial LoopKind = iota
+	Vector          // iterations are independent but for Accum: a SIMD loop
+	Unroll          // serial, written out
 )
 
 // Stmt is a statement of a kernel body.
 type Stmt interface{ stmt() }
 
-// For runs its body for each value of Var in [0, Var.N).
+// For runs its body for each value of Var in [0, Var.N). Par marks the outermost
+// loop of a kernel whose iterations threads may share.
 type For struct {
 	Var  *Var
 	Kind LoopKind
+	Par  bool
 	Body []Stmt
 }
 
@@ -79,25 +80,14 @@ type Kernel struct {
 	Label string
 }
 
-// ParallelLoop is the outermost loop if it is parallel, else nil.
+// ParallelLoop is the outermost loop if threads may share it, else nil.
 func (k *Kernel) ParallelLoop() *For {
 	if len(k.Body) == 1 {
-		if f, ok := k.Body[0].(*For); ok && f.Kind == Parallel {
+		if f, ok := k.Body[0].(*For); ok && f.Par {
 			return f
 		}
 	}
 	return nil
-}
-
-// Nest wraps a body in loops, outermost first.
-func Nest(vars []*Var, kinds []LoopKind, body ...Stmt) []Stmt {
-	for i := len(vars) - 1; i >= 0; i-- {
-		if vars[i].N == 1 && kinds[i] != Parallel {
-			continue
-		}
-		body = []Stmt{&For{Var: vars[i], Kind: kinds[i], Body: body}}
-	}
-	return body
 }
 
 // Compute is the type that arithmetic on an element type is done in: the
@@ -107,4 +97,14 @@ func Compute(d tensor.DType) tensor.DType {
 		return tensor.F32
 	}
 	return d
+}
+
+// Nest wraps a body in loops, outermost first; loops of one iteration vanish.
+func Nest(vars []*Var, kinds []LoopKind, body ...Stmt) []Stmt {
+	for i := len(vars) - 1; i >= 0; i-- {
+		if vars[i].N != 1 {
+			body = []Stmt{&For{Var: vars[i], Kind: kinds[i], Body: body}}
+		}
+	}
+	return body
 }

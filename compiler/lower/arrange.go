@@ -1,0 +1,120 @@
+package lower
+
+import (
+	"github.com/lathe-ml/lathe/compiler/core"
+	"github.com/lathe-ml/lathe/compiler/ir"
+	"github.com/lathe-ml/lathe/compiler/tensor"
+)
+
+// arrange gives every stored value a buffer and a layout. Tiled convolutions
+// want channel blocks and a halo; values between them follow, so that a whole
+// network keeps one layout and conversions stand only at its ends.
+func (l *lowerer) arrange() {
+	halo := l.halos()
+	for _, n := range l.g.Nodes {
+		g := l.group[n.Outputs[0]]
+		if g == nil {
+			continue
+		}
+		values := []*ir.Value{g.root}
+		if g.anchor != nil && len(g.anchor.Outputs) > 1 {
+			values = g.anchor.Outputs
+		}
+		for _, v := range values {
+			lay := plain(v.Static())
+			if !l.isOut[v] && l.wantsBlocks(g, v) {
+				lay.L = l.o.Lanes
+			}
+			if h, ok := halo[v]; ok && !l.isOut[v] && v.Rank() == 4 {
+				lay.Lo, lay.Hi = h[0], h[1]
+			}
+			l.places[v] = &place{l.newBuf(v.Name, v.DType(), lay.Len()), lay}
+		}
+	}
+}
+
+// halos is, for each value that tiled convolutions read directly, the padding
+// that they need around it.
+func (l *lowerer) halos() map[*ir.Value][2][2]int {
+	out := map[*ir.Value][2][2]int{}
+	for _, n := range l.g.Nodes {
+		if n.Op != "conv" {
+			continue
+		}
+		c := l.tiled(n)
+		if c == nil {
+			continue
+		}
+		v := n.Inputs[0]
+		if l.group[v] == nil {
+			continue
+		}
+		h := out[v]
+		for a := range 2 {
+			h[0][a] = max(h[0][a], c.lo[a])
+			h[1][a] = max(h[1][a], c.hi[a])
+		}
+		out[v] = h
+	}
+	return out
+}
+
+// wantsBlocks decides whether a value lies in channel blocks.
+func (l *lowerer) wantsBlocks(g *group, v *ir.Value) bool {
+	if v.Rank() != 4 || v.DType() != tensor.F32 || l.o.Lanes < 2 || len(g.rows) > 0 {
+		return false
+	}
+	if g.anchor != nil {
+		switch g.anchor.Op {
+		case "conv":
+			return l.tiled(g.anchor) != nil
+		case "window_max", "window_sum":
+			p := l.places[g.anchor.Inputs[0]]
+			return p != nil && p.layout.L > 1
+		}
+		return false
+	}
+	if v.Def.Op == "concat" {
+		if v.Def.Int("axis", 0) != 1 {
+			return false
+		}
+		for i, x := range v.Def.Inputs {
+			p := l.places[x]
+			if p == nil || p.layout.L == 1 || i < len(v.Def.Inputs)-1 && x.Static()[1]%p.layout.L != 0 {
+				return false
+			}
+		}
+		return true
+	}
+	blocked := false
+	seen := map[*ir.Value]bool{}
+	var visit func(x *ir.Value)
+	visit = func(x *ir.Value) {
+		if seen[x] {
+			return
+		}
+		seen[x] = true
+		if p := l.places[x]; p != nil {
+			blocked = blocked || p.layout.L > 1 && x.Static()[1] == v.Static()[1]
+			return
+		}
+		if x.Def == nil || x.Rank() != 4 {
+			return
+		}
+		switch x.Def.Op {
+		case "reshape", "transpose", "concat":
+			return // channels may be elsewhere
+		case "slice":
+			if x.Static()[1] != x.Def.Inputs[0].Static()[1] {
+				return
+			}
+		}
+		for _, y := range x.Def.Inputs {
+			visit(y)
+		}
+	}
+	visit(v)
+	return blocked
+}
+
+var _ = core.Lookup

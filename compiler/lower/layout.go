@@ -1,0 +1,79 @@
+package lower
+
+import (
+	"github.com/lathe-ml/lathe/compiler/loop"
+	"github.com/lathe-ml/lathe/compiler/tensor"
+)
+
+// Layout is how a value lies in memory. L = 1 is row-major; L > 1 is
+// N, C/L, H, W, L for rank 4, so that a vector holds L channels of one pixel.
+// The halo is zero-filled rows and columns around each plane, which lets
+// convolutions read past the edge.
+type Layout struct {
+	Shape  []int
+	L      int
+	Lo, Hi [2]int
+}
+
+func plain(shape []int) Layout { return Layout{Shape: shape, L: 1} }
+
+func (l Layout) isPlain() bool { return l.L == 1 && l.Lo == [2]int{} && l.Hi == [2]int{} }
+
+func (l Layout) equal(o Layout) bool { return l.L == o.L && l.Lo == o.Lo && l.Hi == o.Hi }
+
+// blocks is the number of channel blocks.
+func (l Layout) blocks() int { return (l.Shape[1] + l.L - 1) / l.L }
+
+// rows and cols are the plane's sizes with the halo.
+func (l Layout) rows() int { return l.Shape[2] + l.Lo[0] + l.Hi[0] }
+func (l Layout) cols() int { return l.Shape[3] + l.Lo[1] + l.Hi[1] }
+
+// plane is the number of elements of one channel block.
+func (l Layout) plane() int { return l.rows() * l.cols() * l.L }
+
+// Len is the number of elements that the value takes.
+func (l Layout) Len() int {
+	if l.isPlain() {
+		return tensor.Numel(l.Shape)
+	}
+	return l.Shape[0] * l.blocks() * l.plane()
+}
+
+// offset is where the element at an index lies.
+func (l Layout) offset(idx []*loop.Expr) *loop.Expr {
+	if l.isPlain() {
+		return loop.Flatten(idx, l.Shape)
+	}
+	n, c, h, w := idx[0], idx[1], idx[2], idx[3]
+	e := loop.Add(loop.Mul(n, l.blocks()), loop.Div(c, l.L))
+	e = loop.Add(loop.Mul(e, l.rows()), loop.Add(h, loop.Int(l.Lo[0])))
+	e = loop.Add(loop.Mul(e, l.cols()), loop.Add(w, loop.Int(l.Lo[1])))
+	return loop.Add(loop.Mul(e, l.L), loop.Mod(c, l.L))
+}
+
+// zeroHalo clears the halo of plane p (an index over N·blocks).
+func (l Layout) zeroHalo(b *loop.Buffer, p *loop.Expr, fresh func(string, int) *loop.Var) []loop.Stmt {
+	if l.Lo == [2]int{} && l.Hi == [2]int{} {
+		return nil
+	}
+	base := loop.Mul(p, l.plane())
+	at := func(row, col int) *loop.Expr {
+		return loop.Add(base, loop.Int((row*l.cols()+col)*l.L))
+	}
+	var out []loop.Stmt
+	zero := func(e *loop.Expr, n int) {
+		if n > 0 {
+			out = append(out, &loop.Zero{Buf: b, From: e, N: n})
+		}
+	}
+	// The top with the first row's left edge, the bottom with the last row's
+	// right edge; between rows the right edge and the next left edge are one run.
+	zero(at(0, 0), (l.Lo[0]*l.cols()+l.Lo[1])*l.L)
+	if side := l.Hi[1] + l.Lo[1]; side > 0 && l.Shape[2] > 1 {
+		v := fresh("hr", l.Shape[2]-1)
+		e := loop.Add(at(l.Lo[0], l.Lo[1]+l.Shape[3]), loop.Mul(loop.V(v), l.cols()*l.L))
+		out = append(out, loop.Nest([]*loop.Var{v}, []loop.LoopKind{loop.Serial}, &loop.Zero{Buf: b, From: e, N: side * l.L})...)
+	}
+	zero(at(l.Lo[0]+l.Shape[2]-1, l.Lo[1]+l.Shape[3]), (l.Hi[1]+l.Hi[0]*l.cols())*l.L)
+	return out
+}

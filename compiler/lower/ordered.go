@@ -1,0 +1,219 @@
+package lower
+
+import (
+	"slices"
+
+	"github.com/lathe-ml/lathe/compiler/core"
+	"github.com/lathe-ml/lathe/compiler/ir"
+	"github.com/lathe-ml/lathe/compiler/loop"
+	"github.com/lathe-ml/lathe/compiler/tensor"
+)
+
+// line is the loop over all lines along an axis: idx places a position on the
+// line into a full index.
+func (k *kb) line(shape []int, axis int) (o *loop.Var, idx func(at *loop.Expr) []*loop.Expr) {
+	rest := slices.Clone(shape)
+	rest[axis] = 1
+	o = k.fresh("o", tensor.Numel(rest))
+	outer := loop.Unflatten(loop.V(o), rest)
+	return o, func(at *loop.Expr) []*loop.Expr {
+		i := slices.Clone(outer)
+		i[axis] = at
+		return i
+	}
+}
+
+// start begins a kernel that stores a group's root; the caller defers end.
+func (l *lowerer) start(g *group) (k *kb, dst *place, out *loop.Buffer, end func()) {
+	dst = l.target(g.root)
+	l.clear(g.root, dst)
+	l.places[g.root] = nil
+	k = l.kernelFor(g.root)
+	return k, dst, k.param(dst.buf, true), func() { l.places[g.root] = dst }
+}
+
+// emitArg finds where an extreme is.
+func (l *lowerer) emitArg(g *group) error {
+	n := g.anchor
+	x := n.Inputs[0]
+	shape := x.Static()
+	axis := n.Int("axis", 0)
+	if tensor.Numel(shape) == 0 {
+		return nil
+	}
+	k, dst, out, end := l.start(g)
+	defer end()
+	o, at := k.line(shape, axis)
+	c := loop.Compute(x.DType())
+	best, pos := k.reg("best", c), k.reg("pos", tensor.I64)
+	j := k.fresh("j", shape[axis])
+	val := loop.To(c, k.access(x, at(loop.V(j))))
+	a, b := loop.R(best), val // best < val
+	if n.Op == "argmin" {
+		a, b = b, a
+	}
+	better := loop.Fn("lt", a, b)
+	if n.Int("last", 0) == 1 {
+		better = loop.Fn("le", a, b)
+	}
+	body := []loop.Stmt{
+		&loop.Set{Reg: best, Val: loop.To(c, k.access(x, at(loop.Int(0)))), Decl: true},
+		&loop.Set{Reg: pos, Val: loop.Int(0), Decl: true},
+		&loop.For{Var: j, Body: []loop.Stmt{&loop.Cond{If: better, Then: []loop.Stmt{
+			&loop.Set{Reg: best, Val: val}, &loop.Set{Reg: pos, Val: loop.V(j)}}}}},
+		k.epilogue(g, dst, out, at(loop.Int(0)), loop.R(pos)),
+	}
+	work := int64(tensor.Numel(shape)) * 3
+	k.finish("arg", []loop.Stmt{&loop.For{Var: o, Par: work >= parallelWork && o.N > 1, Body: body}}, work)
+	return nil
+}
+
+// emitWindowArg finds where the maximum under a window is.
+func (l *lowerer) emitWindowArg(g *group) error {
+	n := g.anchor
+	x := n.Inputs[0]
+	xs, os := x.Static(), n.Outputs[0].Static()
+	geo, err := core.ConvGeometry(n, xs[2:], n.Ints("kernel"))
+	if err != nil {
+		return err
+	}
+	k, dst, out, end := l.start(g)
+	defer end()
+	o := k.fresh("o", tensor.Numel(os))
+	idx := loop.Unflatten(loop.V(o), os)
+	c := loop.Compute(x.DType())
+	best, pos, any := k.reg("best", c), k.reg("pos", tensor.I64), k.reg("any", tensor.Bool)
+	kv, kidx := k.space(geo.Kernel)
+	xi, guard := geometry{geo}.sources(idx[2:], kidx, xs[2:])
+	val := loop.To(c, k.access(x, append([]*loop.Expr{idx[0], idx[1]}, xi...)))
+	better := loop.Fn("or", loop.Fn("not", loop.R(any)), loop.Fn("lt", loop.R(best), val))
+	inner := []loop.Stmt{&loop.Cond{If: loop.And(guard, better), Then: []loop.Stmt{
+		&loop.Set{Reg: best, Val: val},
+		&loop.Set{Reg: pos, Val: loop.Flatten(xi, xs[2:])},
+		&loop.Set{Reg: any, Val: loop.True()},
+	}}}
+	body := []loop.Stmt{
+		&loop.Set{Reg: best, Val: loop.Number(c, 0, 0), Decl: true},
+		&loop.Set{Reg: pos, Val: loop.Int(0), Decl: true},
+		&loop.Set{Reg: any, Val: loop.False(), Decl: true},
+	}
+	body = append(body, loop.Nest(kv, make([]loop.LoopKind, len(kv)), inner...)...)
+	body = append(body, k.epilogue(g, dst, out, idx, loop.R(pos)))
+	work := int64(tensor.Numel(os)) * int64(tensor.Numel(geo.Kernel)) * 3
+	k.finish("windowarg", []loop.Stmt{&loop.For{Var: o, Par: work >= parallelWork && o.N > 1, Body: body}}, work)
+	return nil
+}
+
+// emitCumulate runs a sum or product along an axis.
+func (l *lowerer) emitCumulate(g *group) error {
+	n := g.anchor
+	x := n.Inputs[0]
+	shape := x.Static()
+	if tensor.Numel(shape) == 0 {
+		return nil
+	}
+	axis := n.Int("axis", 0)
+	k, dst, out, end := l.start(g)
+	defer end()
+	o, at := k.line(shape, axis)
+	d := accumulator(x.DType())
+	fn, init := "add", 0.0
+	if n.Str("op", "sum") == "prod" {
+		fn, init = "mul", 1
+	}
+	acc := k.reg("acc", d)
+	j := k.fresh("j", shape[axis])
+	pos := loop.V(j)
+	if n.Int("reverse", 0) == 1 {
+		pos = loop.Sub(loop.Int(shape[axis]-1), pos)
+	}
+	idx := at(pos)
+	step := &loop.Set{Reg: acc, Val: loop.Fn(fn, loop.R(acc), loop.To(d, k.access(x, idx)))}
+	store := &loop.Store{Buf: out, Index: dst.layout.offset(idx), Val: loop.To(x.DType(), loop.R(acc))}
+	inner := []loop.Stmt{step, store}
+	if n.Int("exclusive", 0) == 1 {
+		inner = []loop.Stmt{store, step}
+	}
+	body := []loop.Stmt{&loop.Set{Reg: acc, Val: loop.Number(d, init, int64(init)), Decl: true}, &loop.For{Var: j, Body: inner}}
+	work := int64(tensor.Numel(shape)) * 4
+	k.finish("cumulate", []loop.Stmt{&loop.For{Var: o, Par: work >= parallelWork && o.N > 1, Body: body}}, work)
+	return nil
+}
+
+// emitScatter copies the operand, then combines rows in order.
+func (l *lowerer) emitScatter(g *group) error {
+	n := g.anchor
+	x, pos, up := n.Inputs[0], n.Inputs[1], n.Inputs[2]
+	shape := x.Static()
+	dst := l.target(g.root)
+	if tensor.Numel(shape) == 0 {
+		return nil
+	}
+	if err := l.pointwiseTo(g.root, dst, "copy", func(k *kb, idx []*loop.Expr) *loop.Expr { return k.access(x, idx) }); err != nil {
+		return err
+	}
+	if tensor.Numel(up.Static()) == 0 {
+		return nil
+	}
+	k := l.kernelFor(g.root)
+	out := k.param(dst.buf, true)
+	i := k.fresh("i", pos.Static()[0])
+	inner, ridx := k.space(shape[1:])
+	p := k.reg("at", tensor.I64)
+	to := append([]*loop.Expr{loop.R(p)}, ridx...)
+	if len(shape) == 1 {
+		to = to[:1]
+	}
+	from := slices.Clone(to)
+	from[0] = loop.V(i)
+	val := k.access(up, from)
+	if op := n.Str("op", "set"); op != "set" {
+		c := loop.Compute(x.DType())
+		old := loop.At(out, dst.layout.offset(to))
+		val = loop.To(x.DType(), loop.Fn(op, loop.To(c, old), loop.To(c, val)))
+	}
+	kinds := make([]loop.LoopKind, len(inner))
+	kinds[len(kinds)-1] = loop.Vector
+	body := []loop.Stmt{&loop.Set{Reg: p, Val: k.position(k.access(pos, []*loop.Expr{loop.V(i)}), shape[0]), Decl: true}}
+	body = append(body, loop.Nest(inner, kinds, &loop.Store{Buf: out, Index: dst.layout.offset(to), Val: val})...)
+	k.finish("scatter", []loop.Stmt{&loop.For{Var: i, Body: body}}, int64(2*tensor.Numel(up.Static())))
+	return nil
+}
+
+// emitSort places each element by its rank: how many come before it. That is
+// quadratic, but it needs no memory, runs in lanes, and is stable.
+func (l *lowerer) emitSort(g *group) error {
+	n := g.anchor
+	x := n.Inputs[0]
+	shape := x.Static()
+	if tensor.Numel(shape) == 0 {
+		return nil
+	}
+	axis := n.Int("axis", 0)
+	k := l.kernelFor(g.root)
+	vals := k.param(l.places[n.Outputs[0]].buf, true)
+	poss := k.param(l.places[n.Outputs[1]].buf, true)
+	o, at := k.line(shape, axis)
+	c := loop.Compute(x.DType())
+	i, j := k.fresh("i", shape[axis]), k.fresh("j", shape[axis])
+	mine, rank := k.reg("mine", c), k.reg("rank", tensor.I64)
+	other := loop.To(c, k.access(x, at(loop.V(j))))
+	before := loop.Fn("lt", other, loop.R(mine))
+	if n.Int("descending", 0) == 1 {
+		before = loop.Fn("lt", loop.R(mine), other)
+	}
+	before = loop.Fn("or", before, loop.Fn("and", loop.Fn("eq", other, loop.R(mine)), loop.Less(loop.V(j), loop.V(i))))
+	to := loop.Flatten(at(loop.Clamp(loop.R(rank), 0, shape[axis]-1)), shape)
+	body := []loop.Stmt{&loop.For{Var: i, Body: []loop.Stmt{
+		&loop.Set{Reg: mine, Val: loop.To(c, k.access(x, at(loop.V(i)))), Decl: true},
+		&loop.Set{Reg: rank, Val: loop.Int(0), Decl: true},
+		&loop.For{Var: j, Kind: loop.Vector, Body: []loop.Stmt{&loop.Accum{Reg: rank, Fn: "add", Val: loop.To(tensor.I64, before)}}},
+		&loop.Store{Buf: vals, Index: to, Val: loop.To(x.DType(), loop.R(mine))},
+		&loop.Store{Buf: poss, Index: to, Val: loop.V(i)},
+	}}}
+	work := int64(tensor.Numel(shape)) * int64(shape[axis])
+	k.finish("sort", []loop.Stmt{&loop.For{Var: o, Par: work >= parallelWork && o.N > 1, Body: body}}, work)
+	return nil
+}
+
+var _ = ir.Core

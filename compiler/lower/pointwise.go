@@ -1,0 +1,249 @@
+package lower
+
+import (
+	"strings"
+
+	"github.com/lathe-ml/lathe/compiler/core"
+	"github.com/lathe-ml/lathe/compiler/ir"
+	"github.com/lathe-ml/lathe/compiler/loop"
+	"github.com/lathe-ml/lathe/compiler/program"
+	"github.com/lathe-ml/lathe/compiler/tensor"
+)
+
+// target is where a group stores, made ready: buffer, layout.
+func (l *lowerer) target(v *ir.Value) *place { return l.places[v] }
+
+// emitPointwise makes the kernel of elementwise and moving ops alone.
+func (l *lowerer) emitPointwise(g *group) error {
+	v := g.root
+	dst := l.target(v)
+	l.places[v] = nil // while its own expression is built
+	defer func() { l.places[v] = dst }()
+	if v.Def.Op == "concat" {
+		return l.emitConcat(v, dst)
+	}
+	return l.pointwiseTo(v, dst, "pointwise", func(k *kb, idx []*loop.Expr) *loop.Expr { return k.access(v, idx) })
+}
+
+// copyTo stores a value that is in memory, or inline, into another place.
+func (l *lowerer) copyTo(v *ir.Value, dst *place) error {
+	return l.pointwiseTo(v, dst, "copy", func(k *kb, idx []*loop.Expr) *loop.Expr { return k.access(v, idx) })
+}
+
+// inLayout gives a value in a layout with at least the given halo, copying it
+// if it lies otherwise.
+func (l *lowerer) inLayout(v *ir.Value, want Layout) (*place, error) {
+	p := l.places[v]
+	if v.Const == nil && p != nil && p.layout.L == want.L {
+		ok := true
+		for a := range 2 {
+			ok = ok && p.layout.Lo[a] >= want.Lo[a] && p.layout.Hi[a] >= want.Hi[a]
+		}
+		if ok {
+			return p, nil
+		}
+	}
+	key := v.Name + want.key()
+	if c := l.moved[key]; c != nil {
+		return c, nil
+	}
+	c := &place{l.newBuf(v.Name+"·copy", v.DType(), want.Len()), want}
+	if err := l.copyTo(v, c); err != nil {
+		return nil, err
+	}
+	l.moved[key] = c
+	return c, nil
+}
+
+func (l Layout) key() string {
+	var b strings.Builder
+	for _, n := range []int{l.L, l.Lo[0], l.Lo[1], l.Hi[0], l.Hi[1]} {
+		b.WriteByte(' ')
+		b.WriteString(loop.Int(n).Key())
+	}
+	return b.String()
+}
+
+// pointwiseTo stores an expression of the index at every element of a place.
+func (l *lowerer) pointwiseTo(v *ir.Value, dst *place, family string, f func(k *kb, idx []*loop.Expr) *loop.Expr) error {
+	k := l.kernelFor(v)
+	out := k.param(dst.buf, true)
+	if tensor.Numel(dst.layout.Shape) == 0 {
+		return nil
+	}
+	if !dst.layout.isPlain() {
+		return k.blocked(dst, out, family, f)
+	}
+	shape := l.merged(v, dst.layout.Shape, f)
+	vars, idx := k.space(shape)
+	val := f(k, reindex(idx, shape, dst.layout.Shape))
+	body := []loop.Stmt{&loop.Store{Buf: out, Index: loop.Flatten(idx, shape), Val: val}}
+	kinds := make([]loop.LoopKind, len(vars))
+	kinds[len(kinds)-1] = loop.Vector
+	work := int64(val.Cost()+1) * int64(out.Len)
+	k.finish(family, parallelise(loop.Nest(vars, kinds, body...), work), work)
+	return nil
+}
+
+// parallelWork is how much work, in units of Expr.Cost, pays for waking the
+// second thread.
+const parallelWork = 30000
+
+func parallelise(body []loop.Stmt, work int64) []loop.Stmt {
+	if len(body) == 1 && work >= parallelWork {
+		if f, ok := body[0].(*loop.For); ok {
+			f.Par = true
+		}
+	}
+	return body
+}
+
+// space makes one loop variable per axis.
+func (k *kb) space(shape []int) ([]*loop.Var, []*loop.Expr) {
+	if len(shape) == 0 {
+		return []*loop.Var{k.fresh("i", 1)}, nil
+	}
+	vars := make([]*loop.Var, len(shape))
+	idx := make([]*loop.Expr, len(shape))
+	for i, n := range shape {
+		vars[i] = k.fresh("i", n)
+		idx[i] = loop.V(vars[i])
+	}
+	return vars, idx
+}
+
+// merged joins neighbouring axes of the iteration space as long as no index
+// needs a division for it: fewer, longer loops.
+func (l *lowerer) merged(v *ir.Value, shape []int, f func(k *kb, idx []*loop.Expr) *loop.Expr) []int {
+	var s []int
+	for _, d := range shape {
+		if d != 1 {
+			s = append(s, d)
+		}
+	}
+	if len(s) == 0 {
+		return []int{1}
+	}
+	base := l.divisions(v, s, shape, f)
+	for i := len(s) - 2; i >= 0; i-- {
+		t := append(append(append([]int{}, s[:i]...), s[i]*s[i+1]), s[i+2:]...)
+		if d := l.divisions(v, t, shape, f); d <= base {
+			s, base = t, d
+		}
+	}
+	return s
+}
+
+// divisions counts quotients and remainders in the indices of an expression.
+func (l *lowerer) divisions(v *ir.Value, space, shape []int, f func(k *kb, idx []*loop.Expr) *loop.Expr) int {
+	k := l.kernelFor(v)
+	_, idx := k.space(space)
+	n := 0
+	f(k, reindex(idx, space, shape)).Walk(func(e *loop.Expr) {
+		if e.Kind == loop.Call && (e.Fn == "idiv" || e.Fn == "imod") {
+			n++
+		}
+	})
+	return n
+}
+
+// blocked stores into a place with channel blocks or a halo.
+func (k *kb) blocked(dst *place, out *loop.Buffer, family string, f func(k *kb, idx []*loop.Expr) *loop.Expr) error {
+	lay := dst.layout
+	p := k.fresh("p", lay.Shape[0]*lay.blocks())
+	h, w, ci := k.fresh("h", lay.Shape[2]), k.fresh("w", lay.Shape[3]), k.fresh("c", lay.L)
+	c := loop.Add(loop.Mul(loop.Mod(loop.V(p), lay.blocks()), lay.L), loop.V(ci))
+	idx := []*loop.Expr{loop.Div(loop.V(p), lay.blocks()), c, loop.V(h), loop.V(w)}
+	val := f(k, idx)
+	val = loop.If(loop.Less(c, loop.Int(lay.Shape[1])), val, loop.Number(val.Type, 0, 0))
+	store := &loop.Store{Buf: out, Index: lay.offset(idx), Val: val}
+	inner := loop.Nest([]*loop.Var{h, w, ci}, []loop.LoopKind{loop.Serial, loop.Serial, loop.Vector}, store)
+	if lay.L == 1 {
+		inner = loop.Nest([]*loop.Var{h, w}, []loop.LoopKind{loop.Serial, loop.Vector}, store)
+	}
+	body := append(lay.zeroHalo(out, loop.V(p), k.fresh), inner...)
+	work := int64(val.Cost()+1) * int64(out.Len)
+	k.finish(family, []loop.Stmt{&loop.For{Var: p, Par: work >= parallelWork, Body: body}}, work)
+	return nil
+}
+
+// emitConcat copies each operand into its slice: one kernel an operand, without
+// a choice per element.
+func (l *lowerer) emitConcat(v *ir.Value, dst *place) error {
+	axis := v.Def.Int("axis", 0)
+	at := 0
+	if !dst.layout.isPlain() {
+		aligned := true
+		for _, x := range v.Def.Inputs {
+			aligned = aligned && at%dst.layout.L == 0
+			at += x.Static()[axis]
+		}
+		if axis != 1 || !aligned {
+			return l.pointwiseTo(v, dst, "concat", func(k *kb, idx []*loop.Expr) *loop.Expr { return k.access(v, idx) })
+		}
+		return l.concatBlocks(v, dst)
+	}
+	for _, x := range v.Def.Inputs {
+		size := x.Static()[axis]
+		if tensor.Numel(x.Static()) == 0 {
+			continue
+		}
+		k := l.kernelFor(v)
+		out := k.param(dst.buf, true)
+		f := func(k *kb, idx []*loop.Expr) *loop.Expr { return k.access(x, idx) }
+		shape := l.joinable(x, axis, f)
+		vars, idx := k.space(shape)
+		src := reindex(idx, shape, x.Static())
+		to := append([]*loop.Expr{}, src...)
+		to[axis] = loop.Add(src[axis], loop.Int(at))
+		val := f(k, src)
+		body := []loop.Stmt{&loop.Store{Buf: out, Index: loop.Flatten(to, v.Static()), Val: val}}
+		kinds := make([]loop.LoopKind, len(vars))
+		kinds[len(kinds)-1] = loop.Vector
+		work := int64(val.Cost()+1) * int64(tensor.Numel(x.Static()))
+		k.finish("concat", parallelise(loop.Nest(vars, kinds, body...), work), work)
+		at += size
+	}
+	return nil
+}
+
+// joinable is the iteration space of one operand of a concat: axes before the
+// joined one, and all from it on.
+func (l *lowerer) joinable(x *ir.Value, axis int, f func(k *kb, idx []*loop.Expr) *loop.Expr) []int {
+	s := x.Static()
+	outer, inner := tensor.Numel(s[:axis]), tensor.Numel(s[axis:])
+	if l.divisions(x, []int{outer, inner}, s, f) == 0 {
+		return []int{outer, inner}
+	}
+	return l.merged(x, s, f)
+}
+
+// concatBlocks joins channel blocks; each operand begins at a whole block.
+func (l *lowerer) concatBlocks(v *ir.Value, dst *place) error {
+	lay := dst.layout
+	at := 0
+	for _, x := range v.Def.Inputs {
+		part := lay
+		part.Shape = x.Static()
+		k := l.kernelFor(v)
+		out := k.param(dst.buf, true)
+		nb := part.blocks()
+		p := k.fresh("p", part.Shape[0]*nb)
+		h, w, ci := k.fresh("h", lay.Shape[2]), k.fresh("w", lay.Shape[3]), k.fresh("c", lay.L)
+		n, cb := loop.Div(loop.V(p), nb), loop.Mod(loop.V(p), nb)
+		c := loop.Add(loop.Mul(cb, lay.L), loop.V(ci))
+		idx := []*loop.Expr{n, c, loop.V(h), loop.V(w)}
+		to := []*loop.Expr{n, loop.Add(c, loop.Int(at)), loop.V(h), loop.V(w)}
+		val := loop.If(loop.Less(c, loop.Int(part.Shape[1])), k.access(x, idx), loop.Number(v.DType(), 0, 0))
+		store := &loop.Store{Buf: out, Index: lay.offset(to), Val: val}
+		plane := loop.Add(loop.Add(loop.Mul(n, lay.blocks()), cb), loop.Int(at/lay.L))
+		body := append(lay.zeroHalo(out, plane, k.fresh), loop.Nest([]*loop.Var{h, w, ci}, []loop.LoopKind{loop.Serial, loop.Serial, loop.Vector}, store)...)
+		work := int64(2 * part.Len())
+		k.finish("concat", []loop.Stmt{&loop.For{Var: p, Par: work >= parallelWork, Body: body}}, work)
+		at += part.Shape[1]
+	}
+	return nil
+}
+
+var _ = core.Lookup
+var _ = program.Align
