@@ -300,4 +300,3 @@ func rootSeeds(f testing.TB, sub string) [][]byte {
 	}
 	return out
 }
-

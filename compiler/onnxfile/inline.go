@@ -8,7 +8,7 @@ import (
 
 // maxInlined bounds the nodes that inlining may make: functions that call each
 // other twice, thirty levels deep, would make a billion.
-const maxInlined = 1 << 20
+const maxInlined = 1 << 18
 
 // SameMeaning reports whether an op means the same in two opset versions of its
 // domain.
