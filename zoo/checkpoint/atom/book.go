@@ -25,9 +25,10 @@ type recordSum struct {
 	sum  uint32
 }
 
-// NewBook starts a book.
+// NewBook starts a book and leaves it with the checkpoint.
 func NewBook(c *Checkpoint) *Book {
-	return &Book{c: c, blobs: map[*torch.Storage]int32{}, sums: map[string]map[int64]recordSum{}}
+	c.Book = &Book{c: c, blobs: map[*torch.Storage]int32{}, sums: map[string]map[int64]recordSum{}}
+	return c.Book
 }
 
 // small is the size up to which the bytes of a storage are read when the file
@@ -51,6 +52,12 @@ func (b *Book) Open(name string) (torch.Value, error) {
 	}
 	if t.Format == torch.Zip {
 		b.sums[name] = recordSums(f, f.Size())
+	}
+	// Every storage gets its number now: what is planned later may carry it.
+	for _, st := range t.Storages {
+		if st.Bytes() > small {
+			b.Blob(st)
+		}
 	}
 	keep := false
 	for _, s := range t.Storages {
@@ -101,6 +108,15 @@ func recordSums(r io.ReaderAt, size int64) map[int64]recordSum {
 		}
 	}
 	return m
+}
+
+// Known gives the number of a storage's blob if it has one.
+func (b *Book) Known(s *torch.Storage) (int32, bool) {
+	if b == nil {
+		return 0, false
+	}
+	i, ok := b.blobs[s]
+	return i, ok
 }
 
 // Blob gives the number of a storage's blob.
@@ -167,4 +183,14 @@ func Ints(shape []int64) []int {
 		out[i] = int(d)
 	}
 	return out
+}
+
+// File enters a whole file as a blob, to copy it byte for byte.
+func (b *Book) File(name string) (int32, error) {
+	info, err := b.c.Store.Stat(name)
+	if err != nil {
+		return 0, err
+	}
+	b.c.Blobs = append(b.c.Blobs, Blob{File: name, Bytes: info.Size})
+	return int32(len(b.c.Blobs) - 1), nil
 }

@@ -3,6 +3,7 @@ package atom
 import (
 	"fmt"
 	"io"
+	"path"
 	"slices"
 
 	"github.com/lathe-ml/lathe/compiler/tensor"
@@ -101,6 +102,7 @@ type Checkpoint struct {
 	Version  string // of the program that wrote it, if known
 	Store    weights.Store
 	Folder   string // the tag folder inside the store; "." for none
+	Name     string // of the checkpoint, where the folder does not tell
 	Topology Topology
 	Spec     *spec.Spec
 	Params   []*Param // in the order of the model
@@ -121,6 +123,9 @@ type Checkpoint struct {
 	Warnings []string
 	// Unknown lists classes outside the allow-list that were carried opaque.
 	Unknown []string
+
+	// Book knows the storages of the torch files that were read.
+	Book *Book
 
 	closers []io.Closer
 }
@@ -216,4 +221,12 @@ func (c *Checkpoint) Check() error {
 		}
 	}
 	return nil
+}
+
+// Tag is the name under which the checkpoint was saved.
+func (c *Checkpoint) Tag() string {
+	if c.Folder != "." && c.Folder != "" {
+		return path.Base(c.Folder)
+	}
+	return c.Name
 }

@@ -16,8 +16,8 @@ import (
 	"github.com/lathe-ml/lathe/compiler/weights"
 )
 
-// stateDir is the folder inside the partial output that holds the journals.
-const stateDir = ".lathe"
+// StateDir is the folder inside the partial output that holds the journals.
+const StateDir = ".lathe"
 
 // header is the first line of a journal.
 type header struct {
@@ -72,7 +72,7 @@ var errOtherPlan = errors.New("the partial output belongs to another conversion"
 // by a kill does not count.
 func readJournals(s weights.Store, plan string) (*done, int, error) {
 	d := newDone()
-	list, err := s.List(stateDir)
+	list, err := s.List(StateDir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return d, 0, nil
 	} else if err != nil {
@@ -116,7 +116,7 @@ type journal struct {
 }
 
 func newJournal(s weights.Store, name string, h header) (*journal, error) {
-	w, err := s.Create(weights.Join(stateDir, name), 0)
+	w, err := s.Create(weights.Join(StateDir, name), 0)
 	if err != nil {
 		return nil, err
 	}

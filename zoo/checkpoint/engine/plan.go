@@ -85,3 +85,12 @@ func Literal(data []byte) *Layout {
 		Parts: func([]uint32) ([]weights.Part, error) { return []weights.Part{{Data: data}}, nil },
 	}}
 }
+
+// Verbatim is the layout of a byte-for-byte copy of a blob.
+func Verbatim(c *atom.Checkpoint, blob int32, name string) *Layout {
+	n := c.Blobs[blob].Bytes
+	return &Layout{
+		Plan:  &weights.Plan{Size: n, Slots: []weights.Slot{{Name: name, Bytes: n}}},
+		Slots: []Slot{{Name: "", DType: tensor.U8, Shape: []int64{n}, Spans: []Span{All(Raw(c, blob), tensor.U8)}}},
+	}
+}
