@@ -25,6 +25,8 @@ type commandRow struct {
 var commands = []commandRow{
 	{groupCompile, newRunCmd},
 	{groupCompile, newVerifyCmd},
+	{groupLook, newInspectCmd},
+	{groupLook, newDiffCmd},
 	{groupMachine, newDoctorCmd},
 	{groupMachine, newDevicesCmd},
 	{groupMachine, newVersionCmd},
@@ -32,16 +34,16 @@ var commands = []commandRow{
 
 // The headings of the help page.
 const (
-	groupCompile   = "compile"
-	groupUnderhood = "look"
-	groupChange    = "change"
-	groupStore     = "store"
-	groupMachine   = "machine"
+	groupCompile = "compile"
+	groupLook    = "look"
+	groupChange  = "change"
+	groupStore   = "store"
+	groupMachine = "machine"
 )
 
 var groups = []*cobra.Group{
 	{ID: groupCompile, Title: "Compile and run:"},
-	{ID: groupUnderhood, Title: "Look inside:"},
+	{ID: groupLook, Title: "Look inside:"},
 	{ID: groupChange, Title: "Change a model:"},
 	{ID: groupStore, Title: "Models and weights:"},
 	{ID: groupMachine, Title: "This machine:"},
