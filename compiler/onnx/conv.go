@@ -11,7 +11,8 @@ import (
 // convOps are convolutions and their relatives over [N, C, spatial…].
 var convOps = []Op{
 	{Name: "Conv", Since: []int{1, 11, 22}, Expand: func(c *Ctx) {
-		c.Out(0, addChannels(c, conv(c, c.In(0), c.In(1)), c.Opt(2)))
+		// The sum of narrow floats is rounded once, after the bias.
+		c.Out(0, c.B.Cast(addChannels(c, conv(c, c.In(0), c.In(1)), c.Opt(2)), c.In(0).DType()))
 	}},
 	{Name: "ConvTranspose", Since: []int{1, 11, 22}, Expand: expandConvTranspose},
 	{Name: "DeformConv", Since: []int{19, 22}, Expand: expandDeformConv},
@@ -105,11 +106,23 @@ func (w window) spec(groups int) core.ConvSpec {
 	return core.ConvSpec{Strides: w.strides, Dilations: w.dilations, Lo: w.lo, Hi: hi, Groups: groups}
 }
 
+// sumType is what a contraction of x gives: f32 for narrower floats, so that
+// what follows it does not round twice.
+func sumType(x *ir.Value) tensor.DType {
+	if narrow(x.DType()) {
+		return tensor.F32
+	}
+	return x.DType()
+}
+
+// conv gives sumType of x.
 func conv(c *Ctx, x, w *ir.Value) *ir.Value {
 	if x.Rank() < 3 || w.Rank() != x.Rank() {
 		c.Fail("operands %s and %s have no common spatial axes", x.Type, w.Type)
 	}
-	return c.B.Conv(x, w, windowOf(c, core.Shape(x)[2:], core.Shape(w)[2:]).spec(c.N.Int("group", 1)))
+	spec := windowOf(c, core.Shape(x)[2:], core.Shape(w)[2:]).spec(c.N.Int("group", 1))
+	spec.Out = sumType(x)
+	return c.B.Conv(x, w, spec)
 }
 
 // addChannels adds one value per channel (axis 1); nil adds nothing.
@@ -121,7 +134,7 @@ func addChannels(c *Ctx, y, bias *ir.Value) *ir.Value {
 	if tensor.Numel(core.Shape(bias)) != n {
 		c.Fail("bias %s for %d channels", bias.Type, n)
 	}
-	return c.B.Add(y, c.B.Reshape(bias, unitAxes(y.Rank(), 1, n)...))
+	return c.B.Add(y, c.B.Reshape(c.B.Cast(bias, y.DType()), unitAxes(y.Rank(), 1, n)...))
 }
 
 // flip reverses the axes from the given one on.
@@ -154,7 +167,7 @@ func forwardWeights(c *Ctx, w *ir.Value, groups int) *ir.Value {
 // negative ones add to it.
 func transposed(c *Ctx, x, w *ir.Value, groups int, strides, dilations, lo, hi []int) *ir.Value {
 	xs, ws := core.Shape(x)[2:], core.Shape(w)[2:]
-	spec := core.ConvSpec{Strides: slices.Repeat([]int{1}, len(xs)), Dilations: dilations, XDil: strides, Groups: groups}
+	spec := core.ConvSpec{Strides: slices.Repeat([]int{1}, len(xs)), Dilations: dilations, XDil: strides, Groups: groups, Out: sumType(x)}
 	crop, size := make([]int, len(xs)), make([]int, len(xs))
 	for i := range xs {
 		reach := (ws[i] - 1) * dilations[i]
@@ -217,7 +230,7 @@ func expandConvTranspose(c *Ctx) {
 		hi[i] = full - out - lo[i] - extra[i]
 	}
 	y := transposed(c, x, w, c.N.Int("group", 1), strides, dilations, lo, hi)
-	c.Out(0, addChannels(c, y, c.Opt(2)))
+	c.Out(0, c.B.Cast(addChannels(c, y, c.Opt(2)), x.DType()))
 }
 
 // expandCol2Im sums columns back into an image: a transposed convolution whose

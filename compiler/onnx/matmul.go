@@ -41,18 +41,18 @@ func expandGemm(c *Ctx) {
 	if c.N.Int("transB", 0) != 0 {
 		kb = 1
 	}
-	y := c.B.Dot(a, b, nil, nil, []int{ka}, []int{kb}, tensor.Invalid)
+	y := c.B.Dot(a, b, nil, nil, []int{ka}, []int{kb}, sumType(a))
 	y = scaled(c, y, "alpha", c.N.Float("alpha", 1))
 	if bias := c.Opt(2); bias != nil {
 		if beta := c.N.Float("beta", 1); beta != 0 {
 			want := core.Shape(y)
-			y = c.B.Add(y, scaled(c, bias, "beta", beta))
+			y = c.B.Add(y, scaled(c, c.B.Cast(bias, y.DType()), "beta", beta))
 			if !slices.Equal(core.Shape(y), want) {
 				c.Fail("C of shape %s does not broadcast to %s", tensor.ShapeString(core.Shape(bias)), tensor.ShapeString(want))
 			}
 		}
 	}
-	c.Out(0, y)
+	c.Out(0, c.B.Cast(y, a.DType()))
 }
 
 func expandFusedMatMul(c *Ctx) {
@@ -68,7 +68,7 @@ func expandFusedMatMul(c *Ctx) {
 	if c.N.Int("transB", 0) != 0 && b.Rank() > 1 {
 		b = swapLast(c, b)
 	}
-	c.Out(0, scaled(c, c.B.MatMul(a, b, tensor.Invalid), "alpha", c.N.Float("alpha", 1)))
+	c.Out(0, c.B.Cast(scaled(c, c.B.MatMul(a, b, sumType(a)), "alpha", c.N.Float("alpha", 1)), a.DType()))
 }
 
 // swapLast transposes the last two axes.
