@@ -85,6 +85,11 @@ func (r *reader) mergeParam(name string) (*atom.Param, error) {
 	}
 	p.Rule = m
 	for i, row := range stages {
+		// The language says that the first stage counts. Others may have
+		// drifted: a tied module shares only some of its parameters.
+		if i > 0 && (m.PipelineReplicated || strings.HasPrefix(name, "tied_modules.")) {
+			break
+		}
 		if err := r.mergeStates(p, m, row, i > 0); err != nil {
 			return nil, err
 		}

@@ -37,7 +37,7 @@ func newSums(blobs []atom.Blob) *sums {
 
 // note enters bytes that were read.
 func (s *sums) note(blob int32, off int64, b []byte) {
-	if !s.blobs[blob].HasSum || len(b) == 0 {
+	if int(blob) >= len(s.blobs) || !s.blobs[blob].HasSum || len(b) == 0 {
 		return
 	}
 	m := &s.mu[blob%stripes]

@@ -1,0 +1,26 @@
+package checkpoint
+
+import (
+	"github.com/lathe-ml/lathe/compiler/weights"
+	"github.com/lathe-ml/lathe/zoo/checkpoint/atom"
+	"github.com/lathe-ml/lathe/zoo/checkpoint/dist"
+	"github.com/lathe-ml/lathe/zoo/checkpoint/weightfile"
+)
+
+func openFile(s weights.Store, name string) (*atom.Checkpoint, error) {
+	return weightfile.Open(s, name)
+}
+
+// openSharded opens a folder of Hugging Face's.
+func openSharded(s weights.Store) (*atom.Checkpoint, bool, error) {
+	name := weightfile.Find(s)
+	if name == "" {
+		return nil, false, nil
+	}
+	c, err := weightfile.Open(s, name)
+	return c, true, err
+}
+
+func openDCP(s weights.Store, dir string, _ OpenOptions) (*atom.Checkpoint, error) {
+	return dist.Open(s, dir)
+}

@@ -1,0 +1,135 @@
+package checkpoint
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/lathe-ml/lathe/zoo/checkpoint/atom"
+	"github.com/lathe-ml/lathe/zoo/checkpoint/engine"
+)
+
+// cases finds the recorded checkpoints.
+func casesDir(t testing.TB) string {
+	t.Helper()
+	dir := os.Getenv("LATHE_SHARED")
+	if dir == "" {
+		wd, err := os.Getwd()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for wd != filepath.Dir(wd) {
+			if _, err := os.Stat(filepath.Join(wd, "go.mod")); err == nil {
+				break
+			}
+			wd = filepath.Dir(wd)
+		}
+		dir = filepath.Join(filepath.Dir(wd), "shared")
+	}
+	dir = filepath.Join(dir, "checkpoints")
+	if _, err := os.Stat(dir); err != nil {
+		t.Skipf("no recorded checkpoints at %s (set LATHE_SHARED)", dir)
+	}
+	return dir
+}
+
+// load reads a whole tensor of a checkpoint.
+func load(t testing.TB, r *engine.Reader, x *atom.Tensor) []byte {
+	t.Helper()
+	out := make([]byte, 0, x.Bytes())
+	if err := r.Stream(x, func(b []byte) error { out = append(out, b...); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func open(t testing.TB, place string, o OpenOptions) *atom.Checkpoint {
+	t.Helper()
+	c, err := Open(place, o)
+	if err != nil {
+		t.Fatalf("%s: %v", place, err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func convert(t testing.TB, c *atom.Checkpoint, out string, target Target) {
+	t.Helper()
+	r, err := Convert(context.Background(), c, out, target, RunOptions{})
+	if err != nil {
+		t.Fatalf("convert to %s: %v", out, err)
+	}
+	if !r.Complete {
+		t.Fatalf("convert to %s: not complete: %+v", out, r)
+	}
+}
+
+// equalStates compares all optimizer states by parameter, bit for bit.
+func equalStates(t testing.TB, got, want *atom.Checkpoint) {
+	t.Helper()
+	n := 0
+	gr, wr := engine.NewReader(got), engine.NewReader(want)
+	defer gr.Close()
+	defer wr.Close()
+	for _, w := range want.Params {
+		for _, s := range w.States {
+			if s.Name == atom.Module {
+				continue
+			}
+			p := got.Param(w.Name)
+			if p == nil {
+				t.Errorf("%s is missing", w.Name)
+				continue
+			}
+			g := p.State(s.Name)
+			if g == nil {
+				t.Errorf("%s has no %s", w.Name, s.Name)
+				continue
+			}
+			n++
+			if g.DType != s.DType || !bytes.Equal(load(t, gr, g), load(t, wr, s.Tensor)) {
+				t.Errorf("%s, %s differs", w.Name, s.Name)
+			}
+		}
+	}
+	if n == 0 {
+		t.Error("nothing was compared")
+	}
+}
+
+func TestUniversalEqualsGolden(t *testing.T) {
+	root := casesDir(t)
+	for _, name := range caseNames(t) {
+		golden := filepath.Join(root, name, "universal_golden")
+		if _, err := os.Stat(golden); err != nil {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			src := open(t, filepath.Join(root, name, "source"), OpenOptions{})
+			for _, w := range src.Warnings {
+				t.Log("warning:", w)
+			}
+			out := filepath.Join(t.TempDir(), "out")
+			convert(t, src, out, Target{Format: Universal})
+			got, want := open(t, out, OpenOptions{}), open(t, golden, OpenOptions{})
+			equalStates(t, got, want)
+			equalStates(t, want, got)
+		})
+	}
+}
+
+func caseNames(t testing.TB) []string {
+	list, err := os.ReadDir(casesDir(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, e := range list {
+		if _, err := os.Stat(filepath.Join(casesDir(t), e.Name(), "case.json")); err == nil {
+			out = append(out, e.Name())
+		}
+	}
+	return out
+}
