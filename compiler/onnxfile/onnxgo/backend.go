@@ -1,0 +1,157 @@
+package onnxgo
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/lathe-ml/lathe/compiler/fault"
+	"github.com/lathe-ml/lathe/compiler/ir"
+	"github.com/lathe-ml/lathe/compiler/onnxfile"
+	"github.com/lathe-ml/lathe/compiler/tensor"
+	"github.com/owulveryck/onnx-go/backend"
+)
+
+// Program runs a compiled model: one tensor per graph input, in order, gives
+// one per graph output.
+type Program func(inputs []*tensor.Tensor) ([]*tensor.Tensor, error)
+
+// Compiler makes a program of a model whose inputs have static shapes.
+type Compiler func(m *onnxfile.Model) (Program, error)
+
+// Backend is a computation backend for onnx-go: pass it to onnx.NewModel, set
+// the inputs, call Run, get the outputs.
+type Backend struct {
+	*recorder
+	compile Compiler
+	opset   int64
+	built   map[string]*plan // by the fed inputs and their types
+}
+
+var _ backend.ComputationBackend = (*Backend)(nil)
+
+// plan is the program for one choice of inputs.
+type plan struct {
+	feeds   []*node
+	outputs []*node
+	run     Program
+}
+
+// NewBackend makes a backend. onnx-go does not hand over which opset a model
+// imports, so the caller states it; models that onnx-go was made for use 7 to
+// 10.
+func NewBackend(opset int64, c Compiler) *Backend {
+	return &Backend{recorder: newRecorder(), compile: c, opset: opset, built: map[string]*plan{}}
+}
+
+// Run computes what the operations give from the tensors that were set. The
+// first run for a choice of inputs and shapes compiles. Tensors that the
+// file set are constants; those set after it was decoded are inputs.
+func (b *Backend) Run() error {
+	p, err := b.plan()
+	if err != nil {
+		return err
+	}
+	in := make([]*tensor.Tensor, len(p.feeds))
+	for i, n := range p.feeds {
+		if in[i], err = fromGorgonia(n.t); err != nil {
+			return err
+		}
+	}
+	out, err := p.run(in)
+	if err != nil {
+		return err
+	}
+	if len(out) != len(p.outputs) {
+		return fault.New(fault.Internal, "the program gives %d outputs, the graph has %d", len(out), len(p.outputs))
+	}
+	for i, n := range p.outputs {
+		if n.t, err = toGorgonia(out[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *Backend) plan() (*plan, error) {
+	computed := b.computed()
+	p := &plan{}
+	var key strings.Builder
+	for _, n := range b.data {
+		if n.fed && !computed[n] {
+			p.feeds = append(p.feeds, n)
+			fmt.Fprintf(&key, "%d %v %v\n", n.id, n.t.Dtype(), n.t.Shape())
+		}
+	}
+	if q := b.built[key.String()]; q != nil {
+		return q, nil
+	}
+	m, err := b.model(p, computed)
+	if err != nil {
+		return nil, err
+	}
+	if p.run, err = b.compile(m); err != nil {
+		return nil, err
+	}
+	b.built[key.String()] = p
+	return p, nil
+}
+
+// model is the graph from the fed nodes to every value that no operation
+// reads and every value that onnx-go was told to be an output.
+func (b *Backend) model(p *plan, computed map[*node]bool) (*onnxfile.Model, error) {
+	bld := newBuilder(b.recorder)
+	g := &ir.Graph{Name: "onnx-go"}
+	fed := map[*node]bool{}
+	for _, n := range p.feeds {
+		v := bld.value(n)
+		v.Type = typeOf(n.t)
+		if v.Type.Form == ir.FormNone {
+			return nil, fault.New(fault.Unsupported, "input %q has the Go type %v", n.name, n.t.Dtype())
+		}
+		fed[n] = true
+		g.Inputs = append(g.Inputs, v)
+	}
+	for _, n := range b.data {
+		if fed[n] || computed[n] || n.name == "" {
+			continue
+		}
+		t, err := fromGorgonia(n.t)
+		if err != nil {
+			return nil, err
+		}
+		v := bld.value(n)
+		v.Const, v.Type = t, ir.TensorType(t.DType, t.Shape...)
+		g.Inits = append(g.Inits, v)
+	}
+	var err error
+	if g.Nodes, err = bld.nodes(); err != nil {
+		return nil, err
+	}
+	p.outputs = b.outputs(computed)
+	for _, n := range p.outputs {
+		g.Outputs = append(g.Outputs, bld.value(n))
+	}
+	if err := ir.Verify(g); err != nil {
+		return nil, fault.New(fault.BadModel, "%w", err)
+	}
+	g.Sweep()
+	return onnxfile.New(g, b.opset), nil
+}
+
+// outputs are the computed nodes that the file describes with a type, and
+// those that no operation reads.
+func (b *Backend) outputs(computed map[*node]bool) []*node {
+	read := map[*node]bool{}
+	for _, list := range b.reads {
+		for _, n := range list {
+			read[n] = true
+		}
+	}
+	var out []*node
+	for _, n := range b.nodes {
+		if computed[n] && n.name != "" && (n.t != nil || !read[n]) {
+			out = append(out, n)
+		}
+	}
+	return out
+}
