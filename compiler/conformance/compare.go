@@ -21,7 +21,8 @@ type Tolerance struct {
 	// magnitude (bins of a transform that cancel to almost nothing).
 	Lenient bool `json:"lenient"`
 	// Step is an absolute slack that Lenient adds to floats; a case whose
-	// outputs are dequantized adds their quantization step by itself.
+	// outputs are dequantized adds their quantization step by itself, and a
+	// quantized model the spread of its reference where that is recorded.
 	Step float64 `json:"step,omitempty"`
 }
 

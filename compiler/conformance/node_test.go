@@ -100,3 +100,15 @@ func TestNode(t *testing.T) { suite(t, "node") }
 
 // TestSimple runs ONNX's simple models.
 func TestSimple(t *testing.T) { suite(t, "simple") }
+
+// TestWidened runs the node cases with narrow floats widened: the results are
+// closer to exact ones, and within the same tolerance.
+func TestWidened(t *testing.T) {
+	cases := picked(t, shared(t, "onnx-backend-tests", "node"))
+	rep := Run(context.Background(), cases, widened(Eval), Options{Backend: "eval", Tolerance: Tolerance{RTol: 1e-3, ATol: 1e-7, Lenient: true}})
+	for _, c := range rep.Cases {
+		if c.Status == Fail {
+			t.Errorf("%s: %s", c.Name, c.Reason)
+		}
+	}
+}
