@@ -1,6 +1,8 @@
 package loop
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"math"
 	"strconv"
@@ -205,12 +207,20 @@ func And(a, b *Expr) *Expr {
 	return &Expr{Kind: Call, Type: tensor.Bool, Fn: "and", Args: []*Expr{a, b}}
 }
 
+const longKey = 400
+
 // Key is a text that is equal for equal expressions.
 func (e *Expr) Key() string {
 	if e.key == "" {
 		var b strings.Builder
 		e.write(&b)
 		e.key = b.String()
+		if len(e.key) > longKey {
+			// Expressions share subexpressions: written out, their size can
+			// double with each level.
+			h := sha256.Sum256([]byte(e.key))
+			e.key = "#" + hex.EncodeToString(h[:12])
+		}
 	}
 	return e.key
 }
@@ -269,12 +279,22 @@ func floatText(f float64) string {
 	return strconv.FormatFloat(f, 'x', -1, 64)
 }
 
-// Walk visits an expression and what it is made of, outside in.
+// Walk visits an expression and what it is made of, outside in, shared parts
+// once.
 func (e *Expr) Walk(f func(*Expr)) {
-	f(e)
-	for _, a := range e.Args {
-		a.Walk(f)
+	seen := map[*Expr]bool{}
+	var visit func(x *Expr)
+	visit = func(x *Expr) {
+		if seen[x] {
+			return
+		}
+		seen[x] = true
+		f(x)
+		for _, a := range x.Args {
+			visit(a)
+		}
 	}
+	visit(e)
 }
 
 // Cost estimates the work of one evaluation in units of an addition.

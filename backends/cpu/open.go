@@ -1,0 +1,158 @@
+package cpu
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"unsafe"
+
+	"github.com/lathe-ml/lathe/backends/dylib"
+	"github.com/lathe-ml/lathe/compiler/backend"
+	"github.com/lathe-ml/lathe/compiler/fault"
+	"github.com/lathe-ml/lathe/compiler/program"
+	"github.com/lathe-ml/lathe/compiler/tensor"
+)
+
+// ReadManifest reads an artifact's manifest.json.
+func ReadManifest(dir string) (*Manifest, error) {
+	path := filepath.Join(dir, "manifest.json")
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fault.New(fault.BadModel, "not an artifact: %w", err).InFile(dir).Hint("lathe compile MODEL -o DIR makes one")
+	}
+	var m Manifest
+	if err := json.Unmarshal(b, &m); err != nil {
+		return nil, fault.New(fault.BadModel, "broken manifest: %w", err).InFile(path)
+	}
+	if m.Format != 1 {
+		return nil, fault.New(fault.BadModel, "manifest format %d is not known", m.Format).InFile(path).Hint("compile the model again")
+	}
+	return &m, nil
+}
+
+type session struct {
+	m       *Manifest
+	lib     *dylib.Library
+	run     dylib.Func
+	ws      []byte
+	in, out []program.Port
+}
+
+// Open loads an artifact; threads 0 takes the number that it was built with.
+func Open(dir string, threads int) (backend.Session, error) {
+	m, err := ReadManifest(dir)
+	if err != nil {
+		return nil, err
+	}
+	if m.Arch != runtime.GOARCH {
+		return nil, fault.New(fault.Toolchain, "the artifact is for %s, this machine is %s", m.Arch, runtime.GOARCH).InFile(dir)
+	}
+	if have, want := rank(Native()), rank(m.CPU); have > want {
+		return nil, fault.New(fault.Toolchain, "the artifact needs %s, this machine has %s", m.CPU, Native()).InFile(dir).Hint("compile with --cpu %s", Native())
+	}
+	abs, err := filepath.Abs(filepath.Join(dir, "libmodel.so"))
+	if err != nil {
+		return nil, err
+	}
+	lib, err := dylib.Open(abs)
+	if err != nil {
+		return nil, err
+	}
+	s := &session{m: m, lib: lib}
+	if err := s.bind(threads); err != nil {
+		lib.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// rank orders CPU levels, the widest first.
+func rank(name string) int {
+	for i, l := range levels {
+		if l.name == name {
+			return i
+		}
+	}
+	return len(levels)
+}
+
+func (s *session) bind(threads int) error {
+	var err error
+	f := map[string]dylib.Func{}
+	for _, n := range []string{"run", "load", "workspace_size", "set_threads"} {
+		if f[n], err = s.lib.Lookup(s.m.Symbol + "_" + n); err != nil {
+			return err
+		}
+	}
+	if threads > 0 {
+		f["set_threads"].Call(uintptr(threads))
+	}
+	if f["load"].Call(0) != 0 {
+		return fault.New(fault.BadModel, "the weights could not be loaded").Hint("weights.bin must lie beside libmodel.so, unchanged")
+	}
+	s.run = f["run"]
+	s.ws = aligned(int(f["workspace_size"].Call()))
+	for _, q := range []struct {
+		from []Port
+		to   *[]program.Port
+	}{{s.m.Inputs, &s.in}, {s.m.Outputs, &s.out}} {
+		for _, p := range q.from {
+			d, ok := tensor.ParseDType(p.Type)
+			if !ok {
+				return fault.New(fault.BadModel, "unknown element type %q in the manifest", p.Type)
+			}
+			*q.to = append(*q.to, program.Port{Name: p.Name, Type: d, Shape: p.Shape})
+		}
+	}
+	return nil
+}
+
+// aligned gives memory that begins at a cache line.
+func aligned(n int) []byte {
+	b := make([]byte, n+program.Align)
+	off := int(-uintptr(unsafe.Pointer(&b[0])) & (program.Align - 1))
+	return b[off : off+n]
+}
+
+func (s *session) Inputs() []program.Port  { return s.in }
+func (s *session) Outputs() []program.Port { return s.out }
+
+// CheckTensors verifies that tensors are those of a signature.
+func CheckTensors(kind string, ports []program.Port, ts []*tensor.Tensor) error {
+	if len(ts) != len(ports) {
+		return fault.New(fault.Usage, "the model has %d %ss, %d are given", len(ports), kind, len(ts))
+	}
+	for i, p := range ports {
+		if ts[i].DType != p.Type || tensor.ShapeString(ts[i].Shape) != tensor.ShapeString(p.Shape) {
+			return fault.New(fault.BadModel, "%s %q is %s%s, got %s", kind, p.Name, p.Type, tensor.ShapeString(p.Shape), ts[i])
+		}
+	}
+	return nil
+}
+
+func (s *session) Run(in, out []*tensor.Tensor) error {
+	if err := CheckTensors("input", s.in, in); err != nil {
+		return err
+	}
+	if err := CheckTensors("output", s.out, out); err != nil {
+		return err
+	}
+	var pins dylib.Pins
+	defer pins.Release()
+	words := func(ts []*tensor.Tensor) uintptr {
+		w := make([]uintptr, len(ts))
+		for i, t := range ts {
+			w[i] = pins.Bytes(t.Bytes())
+		}
+		return pins.Words(w)
+	}
+	if r := s.run.Call(words(in), words(out), pins.Bytes(s.ws)); r != 0 {
+		return fmt.Errorf("the artifact's run returned %d", r)
+	}
+	runtime.KeepAlive(s)
+	return nil
+}
+
+func (s *session) Close() error { return s.lib.Close() }

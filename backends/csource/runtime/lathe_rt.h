@@ -1,0 +1,206 @@
+/* What kernels need: fixed-width names, narrow floats, scalar functions.
+   All functions are free of branches where vectors profit, and are static, so
+   that the compiler can make vectors of the loops that call them. */
+#ifndef LATHE_RT_H
+#define LATHE_RT_H
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+typedef int8_t i8; typedef int16_t i16; typedef int32_t i32; typedef int64_t i64;
+typedef uint8_t u8; typedef uint16_t u16; typedef uint32_t u32; typedef uint64_t u64;
+typedef uint16_t f16; typedef uint16_t bf16;
+
+#define F32_INF __builtin_inff()
+#define F64_INF __builtin_inf()
+#define F32_NAN __builtin_nanf("")
+#define F64_NAN __builtin_nan("")
+#define FN static inline __attribute__((always_inline, unused))
+
+#define BITS(D, DT, S, ST) FN DT bits_##D##_##S(ST x) { DT r; __builtin_memcpy(&r, &x, sizeof r); return r; }
+BITS(i32, i32, f32, float) BITS(u32, u32, f32, float) BITS(f32, float, i32, i32) BITS(f32, float, u32, u32)
+BITS(i64, i64, f64, double) BITS(u64, u64, f64, double) BITS(f64, double, i64, i64) BITS(f64, double, u64, u64)
+BITS(i32, i32, u32, u32) BITS(u32, u32, i32, i32) BITS(i64, i64, u64, u64) BITS(u64, u64, i64, i64)
+BITS(i16, i16, u16, u16) BITS(u16, u16, i16, i16) BITS(i8, i8, u8, u8) BITS(u8, u8, i8, i8)
+BITS(u8, u8, bool, u8) BITS(bool, u8, u8, u8) BITS(i8, i8, bool, u8) BITS(bool, u8, i8, i8)
+BITS(f16, f16, i16, i16) BITS(i16, i16, f16, f16) BITS(f16, f16, u16, u16) BITS(u16, u16, f16, f16)
+BITS(bf16, bf16, i16, i16) BITS(i16, i16, bf16, bf16) BITS(bf16, bf16, u16, u16) BITS(u16, u16, bf16, bf16)
+BITS(f16, f16, bf16, bf16) BITS(bf16, bf16, f16, f16)
+
+/* float16 and bfloat16 */
+FN float f32_bf16(bf16 h) { return bits_f32_u32((u32)h << 16); }
+FN bf16 to_bf16_f32(float x) {
+  u32 b = bits_u32_f32(x);
+  u32 r = (b + 0x7fffu + ((b >> 16) & 1u)) >> 16;
+  return (bf16)(x != x ? 0x7fc0u : r);
+}
+FN float f32_f16(f16 h) {
+  u32 sign = (u32)(h & 0x8000u) << 16, mag = h & 0x7fffu;
+  float normal = bits_f32_u32((mag << 13) + 0x38000000u);
+  float tiny = bits_f32_u32((mag << 13) + 0x38800000u) - 0x1p-14f; /* mag < 0x400 */
+  float big = bits_f32_u32((mag << 13) | 0x7f800000u);
+  float r = mag < 0x400u ? tiny : mag >= 0x7c00u ? big : normal;
+  return bits_f32_u32(bits_u32_f32(r) | sign);
+}
+FN f16 to_f16_f32(float x) {
+  u32 b = bits_u32_f32(x), sign = (b >> 16) & 0x8000u, a = b & 0x7fffffffu;
+  u32 tiny = bits_u32_f32(bits_f32_u32(a) + 0.5f) - 0x3f000000u;
+  u32 normal = (a - 0x38000000u + 0xfffu + ((a >> 13) & 1u)) >> 13;
+  u32 r = a >= 0x47800000u ? (a > 0x7f800000u ? 0x7e00u : 0x7c00u) : a < 0x38800000u ? tiny : normal;
+  return (f16)(r | sign);
+}
+/* From double by rounding to odd first, so that two roundings equal one. */
+FN float odd_f32(double x) {
+  float f = (float)x;
+  u32 b = bits_u32_f32(f);
+  u32 down = ((double)f > x) == (x > 0) ? b - 1 : b;
+  return (double)f == x || x != x || (b & 1u) ? f : bits_f32_u32(down | 1u);
+}
+FN f16 to_f16_f64(double x) { return to_f16_f32(odd_f32(x)); }
+FN bf16 to_bf16_f64(double x) { return to_bf16_f32(odd_f32(x)); }
+FN u64 u64_f64(double x) { return x >= 0x1p63 && x < 0x1p64 ? (u64)(i64)(x - 0x1p63) + (1ULL << 63) : (u64)(i64)x; }
+
+/* indices */
+FN i64 floor_div(i64 a, i64 b) { i64 q = a / b; return q - (a % b < 0); }
+FN i64 floor_mod(i64 a, i64 b) { i64 r = a % b; return r + (r < 0 ? b : 0); }
+FN i64 clamp_index(i64 v, i64 lo, i64 hi) { v = v < lo ? lo : v; return v > hi ? hi : v; }
+
+/* integers */
+#define INT(T, C, U) \
+  FN C min_##T(C a, C b) { return a < b ? a : b; } \
+  FN C max_##T(C a, C b) { return a > b ? a : b; } \
+  FN C shl_##T(C a, C b) { return (u64)b >= 8 * sizeof(C) ? (C)0 : (C)((U)a << (U)b); } \
+  FN C floor_##T(C a) { return a; } FN C ceil_##T(C a) { return a; } \
+  FN C round_##T(C a) { return a; } FN C trunc_##T(C a) { return a; } \
+  FN C pow_##T(C a, C b) { \
+    C r = 1; \
+    if ((C)-1 < 0 && b < 0) return (C)(a == 1 ? 1 : a == (C)-1 ? ((U)b & 1 ? (C)-1 : 1) : 0); \
+    for (U n = (U)b; n; n >>= 1) { if (n & 1) r = (C)((U)r * (U)a); a = (C)((U)a * (U)a); } \
+    return r; \
+  }
+#define SINT(T, C, U) INT(T, C, U) \
+  FN C abs_##T(C a) { return (C)(a < 0 ? (U)0 - (U)a : (U)a); } \
+  FN C sign_##T(C a) { return (C)((a > 0) - (a < 0)); } \
+  FN C shr_##T(C a, C b) { return (u64)b >= 8 * sizeof(C) ? (C)(a < 0 ? -1 : 0) : (C)(a >> b); } \
+  FN C div_##T(C a, C b) { return (C)(b == 0 ? 0 : b == -1 ? (C)((U)0 - (U)a) : a / b); } \
+  FN C fmod_##T(C a, C b) { return (C)(b == 0 || b == -1 ? 0 : a % b); } \
+  FN C mod_##T(C a, C b) { C r = fmod_##T(a, b); return (C)(r != 0 && (r < 0) != (b < 0) ? r + b : r); }
+#define UINT(T, C) INT(T, C, C) \
+  FN C abs_##T(C a) { return a; } FN C sign_##T(C a) { return (C)(a > 0); } \
+  FN C shr_##T(C a, C b) { return (u64)b >= 8 * sizeof(C) ? (C)0 : (C)(a >> b); } \
+  FN C div_##T(C a, C b) { return (C)(b == 0 ? 0 : a / b); } \
+  FN C fmod_##T(C a, C b) { return (C)(b == 0 ? 0 : a % b); } \
+  FN C mod_##T(C a, C b) { return fmod_##T(a, b); }
+SINT(i8, i8, u8) SINT(i16, i16, u16) SINT(i32, i32, u32) SINT(i64, i64, u64)
+UINT(u8, u8) UINT(u16, u16) UINT(u32, u32) UINT(u64, u64)
+FN u8 min_bool(u8 a, u8 b) { return a & b; }
+FN u8 max_bool(u8 a, u8 b) { return a | b; }
+
+/* floats: minimum and maximum keep NaN */
+#define REAL(T, C, S) \
+  FN C max_##T(C a, C b) { C m = a > b ? a : b; return a != a ? a : m; } \
+  FN C min_##T(C a, C b) { C m = a < b ? a : b; return a != a ? a : m; } \
+  FN u8 isnan_##T(C a) { return (u8)(a != a); } \
+  FN C sign_##T(C a) { return a > 0 ? (C)1 : a < 0 ? (C)-1 : a; } \
+  FN C abs_##T(C a) { return __builtin_fabs##S(a); } \
+  FN C sqrt_##T(C a) { return __builtin_sqrt##S(a); } \
+  FN C floor_##T(C a) { return __builtin_floor##S(a); } \
+  FN C ceil_##T(C a) { return __builtin_ceil##S(a); } \
+  FN C trunc_##T(C a) { return __builtin_trunc##S(a); } \
+  FN C round_##T(C a) { return __builtin_rint##S(a); } \
+  FN C fmod_##T(C a, C b) { return fmod##S(a, b); } \
+  FN C mod_##T(C a, C b) { C r = fmod##S(a, b); return r != 0 && (r < 0) != (b < 0) ? r + b : r; } \
+  FN C pow_##T(C a, C b) { return pow##S(a, b); } \
+  FN C sin_##T(C a) { return sin##S(a); } FN C cos_##T(C a) { return cos##S(a); } FN C tan_##T(C a) { return tan##S(a); } \
+  FN C asin_##T(C a) { return asin##S(a); } FN C acos_##T(C a) { return acos##S(a); } FN C atan_##T(C a) { return atan##S(a); } \
+  FN C sinh_##T(C a) { return sinh##S(a); } FN C cosh_##T(C a) { return cosh##S(a); } \
+  FN C asinh_##T(C a) { return asinh##S(a); } FN C acosh_##T(C a) { return acosh##S(a); } FN C atanh_##T(C a) { return atanh##S(a); }
+REAL(f32, float, f) REAL(f64, double, )
+FN double exp_f64(double x) { return exp(x); }
+FN double log_f64(double x) { return log(x); }
+FN double tanh_f64(double x) { return tanh(x); }
+FN double erf_f64(double x) { return erf(x); }
+#pragma omp declare reduction(max_f32 : float : omp_out = max_f32(omp_out, omp_in)) initializer(omp_priv = omp_orig)
+#pragma omp declare reduction(min_f32 : float : omp_out = min_f32(omp_out, omp_in)) initializer(omp_priv = omp_orig)
+#pragma omp declare reduction(max_f64 : double : omp_out = max_f64(omp_out, omp_in)) initializer(omp_priv = omp_orig)
+#pragma omp declare reduction(min_f64 : double : omp_out = min_f64(omp_out, omp_in)) initializer(omp_priv = omp_orig)
+
+/* e^x: x = n·ln2 + r, a polynomial in r (Cephes expf), scaled by 2^n in two
+   steps so that denormals and the largest floats come out right. */
+FN float exp_f32(float x) {
+  x = x > 89.0f ? 89.0f : x;
+  x = x < -104.0f ? -104.0f : x;
+  float t = x * 1.44269504088896341f;
+  float n = (t + 0x1.8p23f) - 0x1.8p23f;
+  float r = (x - n * 0x1.62e4p-1f) - n * 0x1.7f7d1cp-20f;
+  float p = 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * (r * r) + r + 1.0f;
+  i32 k = (i32)n, h = k >> 1;
+  return p * bits_f32_i32((h + 127) << 23) * bits_f32_i32((k - h + 127) << 23);
+}
+
+/* ln x (Cephes logf): x = 2^e·m with m in [√½, √2). */
+FN float log_f32(float x) {
+  float y = x < 0x1p-126f ? x * 0x1p25f : x;
+  i32 b = bits_i32_f32(y);
+  i32 e = ((b - 0x3f3504f3) >> 23);
+  float m = bits_f32_i32(b - (e << 23)) - 1.0f;
+  float fe = (float)(e - (x < 0x1p-126f ? 25 : 0));
+  float z = m * m;
+  float p = 7.0376836292e-2f;
+  p = p * m - 1.1514610310e-1f;
+  p = p * m + 1.1676998740e-1f;
+  p = p * m - 1.2420140846e-1f;
+  p = p * m + 1.4249322787e-1f;
+  p = p * m - 1.6668057665e-1f;
+  p = p * m + 2.0000714765e-1f;
+  p = p * m - 2.4999993993e-1f;
+  p = p * m + 3.3333331174e-1f;
+  p = p * m * z;
+  p = p + fe * -2.12194440e-4f - 0.5f * z;
+  float r = m + p + fe * 0.693359375f;
+  r = x == 0.0f ? -F32_INF : r;
+  r = x == F32_INF ? x : r;
+  return x < 0.0f || x != x ? F32_NAN : r;
+}
+
+/* tanh: a polynomial near zero, where the quotient cancels (Cephes tanhf). */
+FN float tanh_f32(float x) {
+  float a = __builtin_fabsf(x), z = x * x;
+  float p = -5.70498872745e-3f;
+  p = p * z + 2.06390887954e-2f;
+  p = p * z - 5.37397155531e-2f;
+  p = p * z + 1.33314422036e-1f;
+  p = p * z - 3.33332819422e-1f;
+  p = p * z * x + x;
+  float q = 1.0f - 2.0f / (exp_f32(2.0f * a) + 1.0f);
+  return a < 0.625f ? p : __builtin_copysignf(q, x);
+}
+
+/* erf: minimax polynomials on both sides of 475/512. */
+FN float erf_f32(float x) {
+  float t = __builtin_fabsf(x), s = x * x;
+  float r = -1.72853470e-5f * t + 3.83197126e-4f;
+  float u = -3.88396438e-3f * t + 2.42546219e-2f;
+  r = r * s + u;
+  r = r * t - 1.06777877e-1f;
+  r = r * t - 6.34846687e-1f;
+  r = r * t - 1.28717512e-1f;
+  r = r * t - t;
+  r = __builtin_copysignf(1.0f - exp_f32(r), x);
+  float p = -5.96761703e-4f;
+  p = p * s + 4.99119423e-3f;
+  p = p * s - 2.67681349e-2f;
+  p = p * s + 1.12819925e-1f;
+  p = p * s - 3.76125336e-1f;
+  p = p * s + 1.28379166e-1f;
+  p = p * x + x;
+  return x != x ? x : t > 0.927734375f ? r : p;
+}
+#endif

@@ -1,0 +1,151 @@
+package csource
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"strings"
+
+	"github.com/lathe-ml/lathe/compiler/backend"
+	"github.com/lathe-ml/lathe/compiler/loop"
+	"github.com/lathe-ml/lathe/compiler/tensor"
+)
+
+// KernelName is the C name of a kernel: its family and a hash of what it
+// computes, so that equal kernels of any model have equal names and objects.
+func KernelName(k *loop.Kernel) string {
+	h := sha256.Sum256([]byte(k.String()))
+	return "k_" + k.Family + "_" + hex.EncodeToString(h[:8])
+}
+
+// Signature is the C declaration of a kernel. The range lo, hi is that of the
+// parallel loop; kernels without one ignore it.
+func Signature(k *loop.Kernel) string {
+	var a []string
+	for _, p := range k.Params {
+		c := "const "
+		if p.Out {
+			c = ""
+		}
+		a = append(a, fmt.Sprintf("%s%s *restrict %s", c, cType[p.Type], p.Name))
+	}
+	a = append(a, "i64 lo", "i64 hi")
+	return fmt.Sprintf("void %s(%s)", KernelName(k), strings.Join(a, ", "))
+}
+
+// Kernel prints a kernel as a C function.
+func Kernel(k *loop.Kernel, t backend.Traits) string {
+	p := &printer{b: &strings.Builder{}, temps: map[string]string{}, needs: map[string]bool{}}
+	tiles := &tilePrinter{traits: t, names: map[string]string{}, prefix: KernelName(k)}
+	p.tile(tiles, k.Body)
+	head := tiles.b.String()
+	p.line("%s {", Signature(k))
+	p.indent = "  "
+	p.line("(void)lo; (void)hi;")
+	for _, l := range k.Locals {
+		p.line("%s %s[%d] __attribute__((aligned(64)));", cType[l.Type], l.Name, l.Len)
+	}
+	p.body(k.Body, tiles)
+	p.indent = ""
+	p.line("}")
+	return head + p.b.String()
+}
+
+// tile prints the register tiles of a body as functions of their own.
+func (p *printer) tile(t *tilePrinter, body []loop.Stmt) {
+	for _, s := range body {
+		switch s := s.(type) {
+		case *loop.For:
+			p.tile(t, s.Body)
+		case *loop.Cond:
+			p.tile(t, s.Then)
+			p.tile(t, s.Else)
+		case *loop.Tile:
+			t.define(s)
+		}
+	}
+}
+
+func (p *printer) body(body []loop.Stmt, tiles *tilePrinter) {
+	for _, s := range body {
+		p.stmt(s, tiles)
+	}
+}
+
+func (p *printer) stmt(s loop.Stmt, tiles *tilePrinter) {
+	switch s := s.(type) {
+	case *loop.For:
+		p.loop(s, tiles)
+	case *loop.Store:
+		undo := p.name(s.Index, s.Val)
+		p.line("%s[%s] = %s;", s.Buf.Name, p.expr(s.Index), p.expr(s.Val))
+		undo()
+	case *loop.Set:
+		p.set(s)
+	case *loop.Accum:
+		undo := p.name(s.Val)
+		p.line("%s = %s;", s.Reg.Name, p.expr(loop.Fn(s.Fn, loop.R(s.Reg), s.Val)))
+		undo()
+	case *loop.Cond:
+		undo := p.name(s.If)
+		p.line("if (%s) {", p.expr(s.If))
+		undo()
+		p.block(s.Then, tiles)
+		if len(s.Else) > 0 {
+			p.line("} else {")
+			p.block(s.Else, tiles)
+		}
+		p.line("}")
+	case *loop.Zero:
+		p.line("memset(%s + %s, 0, %d);", s.Buf.Name, p.expr(s.From), s.N*s.Buf.Type.Size())
+	case *loop.Tile:
+		p.line("%s;", tiles.call(s, p))
+	}
+}
+
+func (p *printer) set(s *loop.Set) {
+	if s.Decl {
+		// The value's temporaries must not end the register's scope.
+		p.line("%s %s;", cType[s.Reg.Type], s.Reg.Name)
+	}
+	undo := p.name(s.Val)
+	p.line("%s = %s;", s.Reg.Name, p.expr(s.Val))
+	undo()
+}
+
+func (p *printer) block(body []loop.Stmt, tiles *tilePrinter) {
+	in := p.indent
+	p.indent += "  "
+	p.body(body, tiles)
+	p.indent = in
+}
+
+func (p *printer) loop(f *loop.For, tiles *tilePrinter) {
+	lo, hi := "0", fmt.Sprint(f.Var.N)
+	if f.Par {
+		lo, hi = "lo", "hi"
+	}
+	if f.Kind == loop.Vector {
+		p.line("#pragma omp simd%s", reductions(f.Body))
+	}
+	p.line("for (i64 %s = %s; %s < %s; %s++) {", f.Var.Name, lo, f.Var.Name, hi, f.Var.Name)
+	p.block(f.Body, tiles)
+	p.line("}")
+}
+
+// ompOps are OpenMP's names of the reductions.
+var ompOps = map[string]string{"add": "+", "mul": "*", "min": "min", "max": "max", "and": "&", "or": "|"}
+
+func reductions(body []loop.Stmt) string {
+	s := ""
+	for _, st := range body {
+		if a, ok := st.(*loop.Accum); ok {
+			op := ompOps[a.Fn]
+			if (a.Fn == "min" || a.Fn == "max") && a.Reg.Type.Kind() == tensor.KindFloat {
+				op = a.Fn + "_" + a.Reg.Type.String() // ours keep NaN
+			}
+			s += fmt.Sprintf(" reduction(%s:%s)", op, a.Reg.Name)
+		}
+	}
+	return s
+}

@@ -1,0 +1,103 @@
+package csource
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/lathe-ml/lathe/compiler/backend"
+	"github.com/lathe-ml/lathe/compiler/loop"
+)
+
+// tilePrinter prints each distinct register tile of a kernel once, as a
+// function of pointers.
+type tilePrinter struct {
+	traits backend.Traits
+	b      strings.Builder
+	names  map[string]string
+	prefix string
+}
+
+// tileKey is what the code of a tile depends on: everything but where its
+// operands lie.
+func tileKey(t *loop.Tile) string {
+	return fmt.Sprint(t.OB, t.P, t.L, t.XP, t.WO, t.SO, t.SP, t.Red, t.Lanes, t.Act, t.Lo, t.Hi, t.B != nil, t.Add != nil, t.AO, t.AP, t.Prefetch)
+}
+
+func (t *tilePrinter) define(s *loop.Tile) {
+	k := tileKey(s)
+	if t.names[k] != "" {
+		return
+	}
+	name := fmt.Sprintf("%s_t%d", t.prefix, len(t.names))
+	t.names[k] = name
+	fmt.Fprintf(&t.b, "static __attribute__((noinline)) void %s(const float *x, const float *w, const float *b, float *s, const float *a) {\n", name)
+	if asm := x86Tile(s, t.traits); asm != "" {
+		t.b.WriteString(asm)
+	} else {
+		plainTile(&t.b, s)
+	}
+	t.b.WriteString("}\n")
+}
+
+// call prints the call of a tile's function.
+func (t *tilePrinter) call(s *loop.Tile, p *printer) string {
+	at := func(b *loop.Buffer, e *loop.Expr) string {
+		if b == nil {
+			return "0"
+		}
+		return b.Name + " + " + p.expr(e)
+	}
+	return fmt.Sprintf("%s(%s, %s, %s, %s, %s)", t.names[tileKey(s)], at(s.X, s.XAt), at(s.W, s.WAt), at(s.B, s.BAt), at(s.S, s.SAt), at(s.Add, s.AddAt))
+}
+
+// plainTile prints a tile as loops, for targets without a form of their own.
+func plainTile(b *strings.Builder, t *loop.Tile) {
+	ints := func(v []int) string {
+		s := make([]string, len(v))
+		for i, x := range v {
+			s[i] = fmt.Sprint(x)
+		}
+		return strings.Join(s, ",")
+	}
+	fmt.Fprintf(b, "  static const i32 XP[] = {%s}, SP[] = {%s};\n", ints(t.XP), ints(t.SP))
+	fmt.Fprintf(b, "  float acc[%d][%d];\n", t.OB*t.P, t.L)
+	init := "0.0f"
+	if t.B != nil {
+		init = fmt.Sprintf("b[o * %d + l]", t.L)
+	}
+	lanes := func(in, body string) {
+		fmt.Fprintf(b, "%sfor (int o = 0; o < %d; o++) for (int p = 0; p < %d; p++) {\n%s  _Pragma(\"omp simd\")\n%s  for (int l = 0; l < %d; l++) %s\n%s}\n", in, t.OB, t.P, in, in, t.L, body, in)
+	}
+	lanes("  ", fmt.Sprintf("acc[o * %d + p][l] = %s;", t.P, init))
+	in := "  "
+	xs, ws := "", ""
+	for i, r := range t.Red {
+		fmt.Fprintf(b, "%sfor (i64 r%d = 0; r%d < %d; r%d++) {\n", in, i, i, r.N, i)
+		xs += fmt.Sprintf(" + r%d * %d", i, r.XStep)
+		ws += fmt.Sprintf(" + r%d * %d", i, r.WStep)
+		in += "  "
+	}
+	lane := ""
+	if t.Lanes {
+		lane = " + l"
+	}
+	lanes(in, fmt.Sprintf("acc[o * %d + p][l] += w[o * %d + l%s] * x[XP[p]%s%s];", t.P, t.WO, ws, lane, xs))
+	for range t.Red {
+		in = in[2:]
+		b.WriteString(in + "}\n")
+	}
+	v := fmt.Sprintf("acc[o * %d + p][l]", t.P)
+	if t.Add != nil {
+		fmt.Fprintf(b, "  static const i32 AP[] = {%s};\n", ints(t.AP))
+		v += fmt.Sprintf(" + a[AP[p] + o * %d + l]", t.AO)
+	}
+	switch t.Act {
+	case "relu":
+		v = "max_f32(" + v + ", 0.0f)"
+	case "clip":
+		v = fmt.Sprintf("min_f32(max_f32(%s, %s), %s)", v, f32(t.Lo), f32(t.Hi))
+	}
+	lanes("  ", fmt.Sprintf("s[SP[p] + o * %d + l] = %s;", t.SO, v))
+}
+
+func f32(v float32) string { return literal(loop.Number(1, float64(v), 0)) }

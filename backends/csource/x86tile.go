@@ -1,0 +1,277 @@
+package csource
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/lathe-ml/lathe/compiler/backend"
+	"github.com/lathe-ml/lathe/compiler/loop"
+)
+
+// A register tile is one asm block with fixed registers: gcc spills a tile of
+// 28 accumulators written with vector types (210 moves, 125 instead of 195
+// GFLOP/s on the reference machine), and compiles it ten times slower.
+
+// x86 is one vector extension.
+type x86 struct {
+	reg   string // zmm or ymm
+	lanes int
+	regs  int
+	embed bool // operands may be broadcast from memory
+}
+
+func x86Of(t backend.Traits) (x86, bool) {
+	switch {
+	case t.Arch != "amd64":
+		return x86{}, false
+	case t.Lanes == 16:
+		return x86{"zmm", 16, 32, true}, true
+	case t.Lanes == 8:
+		return x86{"ymm", 8, 16, false}, true
+	}
+	return x86{}, false
+}
+
+type asmWriter struct {
+	b   strings.Builder
+	x   x86
+	t   *loop.Tile
+	lab int
+}
+
+func (a *asmWriter) op(format string, args ...any) {
+	fmt.Fprintf(&a.b, "    \"%s\\n\"\n", fmt.Sprintf(format, args...))
+}
+
+func (a *asmWriter) r(i int) string { return fmt.Sprintf("%%%%%s%d", a.x.reg, i) }
+
+func (a *asmWriter) acc(o, p int) string { return a.r(o*a.t.P + p) }
+
+// x86Tile prints the body of a tile's function; "" if the tile does not fit
+// the registers.
+func x86Tile(t *loop.Tile, traits backend.Traits) string {
+	x, ok := x86Of(traits)
+	if !ok || t.L != x.lanes {
+		return ""
+	}
+	accs := t.OB * t.P
+	weights := t.OB
+	if t.P == 1 && !t.Lanes {
+		weights = 0
+	}
+	free := x.regs - accs - weights
+	if free < 0 || free == 0 && (!x.embed || t.P == 1) {
+		return ""
+	}
+	if len(t.Red) > 5 || t.Act == "clip" && x.regs-accs < 2 || t.Act == "relu" && x.regs-accs < 1 {
+		return ""
+	}
+	a := &asmWriter{x: x, t: t}
+	a.init()
+	a.op("mov %%[x], %%%%r9")
+	a.op("mov %%[w], %%%%r10")
+	a.loops(t.Red, accs, weights, free)
+	a.finish(accs)
+	var b strings.Builder
+	b.WriteString("  __asm__ volatile(\n" + a.b.String())
+	b.WriteString("    :: [x] \"r\"(x), [w] \"r\"(w), [b] \"r\"(b), [s] \"r\"(s), [a] \"r\"(a)\n    : \"memory\", \"cc\", \"r8\", \"r9\", \"r10\", \"r11\", \"rcx\", \"rdx\"")
+	for i := range x.regs {
+		fmt.Fprintf(&b, ", \"xmm%d\"", i)
+	}
+	b.WriteString(");\n")
+	return b.String()
+}
+
+func (a *asmWriter) init() {
+	t := a.t
+	for o := range t.OB {
+		for p := range t.P {
+			switch {
+			case t.B == nil && a.x.embed:
+				a.op("vpxord %s, %s, %s", a.acc(o, p), a.acc(o, p), a.acc(o, p))
+			case t.B == nil:
+				a.op("vxorps %s, %s, %s", a.acc(o, p), a.acc(o, p), a.acc(o, p))
+			case p == 0:
+				a.op("vmovups %d(%%[b]), %s", o*t.L*4, a.acc(o, 0))
+			default:
+				a.op("vmovaps %s, %s", a.acc(o, 0), a.acc(o, p))
+			}
+		}
+	}
+}
+
+var counters = []string{"r8d", "r11d", "ecx", "edx"}
+
+// unrollFMAs bounds the multiply-adds of straight code, about 8 bytes each.
+const unrollFMAs = 512
+
+// loops prints the reduction nest; the innermost steps are straight code with
+// displacements, loops around them move the pointers.
+func (a *asmWriter) loops(red []loop.Red, accs, weights, free int) {
+	red = slices.DeleteFunc(slices.Clone(red), func(r loop.Red) bool { return r.N == 1 })
+	straight := 1
+	cut := len(red)
+	for cut > 0 && straight*red[cut-1].N <= 32 && straight*red[cut-1].N*accs <= unrollFMAs {
+		cut--
+		straight *= red[cut].N
+	}
+	body := red[cut:]
+	outer := red[:cut]
+	var tail loop.Red
+	if len(body) == 0 && len(outer) > 0 { // a long innermost loop: by eights
+		in := outer[len(outer)-1]
+		u := 8
+		for u*accs > unrollFMAs && u > 1 {
+			u /= 2
+		}
+		outer = slices.Clone(outer[:len(outer)-1])
+		if in.N >= u {
+			outer = append(outer, loop.Red{N: in.N / u, XStep: in.XStep * u, WStep: in.WStep * u})
+			body = []loop.Red{{N: u, XStep: in.XStep, WStep: in.WStep}}
+		}
+		tail = loop.Red{N: in.N % u, XStep: in.XStep, WStep: in.WStep}
+	}
+	a.nest(outer, body, tail, accs, weights, free)
+}
+
+// nest prints loops around straight code; tail is the rest of the innermost
+// loop. On return the pointers are where they began.
+func (a *asmWriter) nest(outer, body []loop.Red, tail loop.Red, accs, weights, free int) {
+	if len(outer) == 0 {
+		a.straight(body, accs, weights, free)
+		return
+	}
+	r := outer[0]
+	c := counters[len(counters)-len(outer)%len(counters)-1]
+	a.lab++
+	lab := a.lab
+	if r.N > 1 {
+		a.op("mov $%d, %%%%%s", r.N, c)
+		a.op("%d:", lab+10)
+	}
+	a.nest(outer[1:], body, tail, accs, weights, free)
+	a.move(r.XStep, r.WStep)
+	if r.N > 1 {
+		a.op("dec %%%%%s", c)
+		a.op("jnz %db", lab+10)
+	}
+	if len(outer) == 1 && tail.N > 0 {
+		a.straight([]loop.Red{tail}, accs, weights, free)
+	}
+	a.move(-r.N*r.XStep, -r.N*r.WStep)
+}
+
+func (a *asmWriter) move(x, w int) {
+	if x != 0 {
+		a.op("add $%d, %%%%r9", x*4)
+	}
+	if w != 0 {
+		a.op("add $%d, %%%%r10", w*4)
+	}
+}
+
+func (a *asmWriter) straight(red []loop.Red, accs, weights, free int) {
+	if len(red) == 0 {
+		a.step(0, 0, accs, weights, free, 0)
+		return
+	}
+	n := 1
+	for _, r := range red {
+		n *= r.N
+	}
+	for i := range n {
+		dx, dw, rest := 0, 0, i
+		for k := len(red) - 1; k >= 0; k-- {
+			dx += rest % red[k].N * red[k].XStep
+			dw += rest % red[k].N * red[k].WStep
+			rest /= red[k].N
+		}
+		a.step(dx*4, dw*4, accs, weights, free, i)
+	}
+}
+
+// step is one multiply-add of every accumulator.
+func (a *asmWriter) step(dx, dw, accs, weights, free, turn int) {
+	t := a.t
+	if t.Prefetch > 0 {
+		for o := range t.OB {
+			a.op("prefetcht0 %d(%%%%r10)", dw+o*t.WO*4+t.Prefetch)
+		}
+	}
+	switch {
+	case t.Lanes:
+		w := a.r(accs)
+		a.op("vmovups %d(%%%%r10), %s", dw, w)
+		for p := range t.P {
+			a.op("vfmadd231ps %d(%%%%r9), %s, %s", dx+t.XP[p]*4, w, a.acc(0, p))
+		}
+	case t.P == 1:
+		x := a.r(accs + turn%min(free, 2))
+		a.op("vbroadcastss %d(%%%%r9), %s", dx+t.XP[0]*4, x)
+		for o := range t.OB {
+			a.op("vfmadd231ps %d(%%%%r10), %s, %s", dw+o*t.WO*4, x, a.acc(o, 0))
+		}
+	default:
+		for o := range t.OB {
+			a.op("vmovups %d(%%%%r10), %s", dw+o*t.WO*4, a.r(accs+o))
+		}
+		for p := range t.P {
+			at := dx + t.XP[p]*4
+			if free == 0 || t.OB == 1 && a.x.embed {
+				for o := range t.OB {
+					a.op("vfmadd231ps %d(%%%%r9)%%{1to16%%}, %s, %s", at, a.r(accs+o), a.acc(o, p))
+				}
+				continue
+			}
+			x := a.r(accs + weights + p%min(free, 2))
+			a.op("vbroadcastss %d(%%%%r9), %s", at, x)
+			for o := range t.OB {
+				a.op("vfmadd231ps %s, %s, %s", x, a.r(accs+o), a.acc(o, p))
+			}
+		}
+	}
+}
+
+// finish adds, bounds and stores the accumulators. vmaxps and vminps give
+// their last source for NaN, which is the accumulator: NaN stays NaN.
+func (a *asmWriter) finish(accs int) {
+	t := a.t
+	lo, hi := a.r(accs), a.r(accs+1)
+	switch t.Act {
+	case "relu":
+		a.constant(lo, 0)
+	case "clip":
+		a.constant(lo, t.Lo)
+		a.constant(hi, t.Hi)
+	}
+	for o := range t.OB {
+		for p := range t.P {
+			v := a.acc(o, p)
+			if t.Add != nil {
+				a.op("vaddps %d(%%[a]), %s, %s", (t.AP[p]+o*t.AO)*4, v, v)
+			}
+			switch t.Act {
+			case "relu":
+				a.op("vmaxps %s, %s, %s", v, lo, v)
+			case "clip":
+				a.op("vmaxps %s, %s, %s", v, lo, v)
+				a.op("vminps %s, %s, %s", v, hi, v)
+			}
+			a.op("vmovups %s, %d(%%[s])", v, (t.SP[p]+o*t.SO)*4)
+		}
+	}
+}
+
+// constant fills a register with one value.
+func (a *asmWriter) constant(reg string, v float32) {
+	a.op("mov $%d, %%%%r9d", int32(math.Float32bits(v)))
+	if a.x.embed {
+		a.op("vpbroadcastd %%%%r9d, %s", reg)
+		return
+	}
+	xmm := strings.Replace(reg, "ymm", "xmm", 1)
+	a.op("vmovd %%%%r9d, %s", xmm)
+	a.op("vbroadcastss %s, %s", xmm, reg)
+}

@@ -1,0 +1,74 @@
+// Package backend is the contract of what makes a program run: traits of a
+// target, sources, artifacts, sessions.
+//
+// It must not know graphs, ops, or any particular backend.
+package backend
+
+import (
+	"context"
+
+	"github.com/lathe-ml/lathe/compiler/program"
+	"github.com/lathe-ml/lathe/compiler/tensor"
+)
+
+// Traits describe a target well enough to lower and print for it.
+type Traits struct {
+	CPU   string   // the name that --cpu takes: native, x86-64-v3, …
+	Arch  string   // amd64, arm64
+	Lanes int      // f32 elements of a vector register
+	Regs  int      // vector registers
+	Flags []string // of the C compiler
+}
+
+// Source is a file of an artifact's code.
+type Source struct {
+	Name string
+	Text []byte
+}
+
+// Options are what a build is asked for.
+type Options struct {
+	Name       string // prefix of the C symbols
+	Traits     Traits
+	Threads    int
+	CacheDir   string // "" for none
+	Compiler   string // "" finds one
+	KeepSource bool
+	Manifest   map[string]any // more entries for manifest.json
+	Progress   func(done, total int, what string)
+}
+
+// Session is an opened artifact or an interpreted program. Run reads inputs and
+// writes outputs, all in row-major order; it may be called again, not at once
+// by several.
+type Session interface {
+	Inputs() []program.Port
+	Outputs() []program.Port
+	Run(in []*tensor.Tensor, out []*tensor.Tensor) error
+	Close() error
+}
+
+// Backend is a struct of functions; a nil one means that it cannot.
+type Backend struct {
+	Name string
+	Doc  string
+	// Target gives the traits of a CPU name ("" or native: this machine).
+	Target func(cpu string) (Traits, error)
+	// Emit prints a program as sources.
+	Emit func(p *program.Program, o Options) ([]Source, error)
+	// Build writes an artifact into an existing empty folder.
+	Build func(ctx context.Context, p *program.Program, dir string, o Options) error
+	// Open loads an artifact with a number of threads.
+	Open func(dir string, threads int) (Session, error)
+	// Direct runs a program without an artifact.
+	Direct func(p *program.Program, threads int) (Session, error)
+}
+
+// NewOutputs makes tensors for a session's outputs.
+func NewOutputs(s Session) []*tensor.Tensor {
+	var out []*tensor.Tensor
+	for _, p := range s.Outputs() {
+		out = append(out, tensor.New(p.Type, p.Shape...))
+	}
+	return out
+}
