@@ -79,11 +79,11 @@ func (c *Compiler) Build(ctx context.Context, srcs []backend.Source, flags, libs
 	}
 	base := hex.EncodeToString(headers.Sum(nil))
 	objs := make([]string, len(units))
-	g, ctx := errgroup.WithContext(ctx)
+	g, all := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.GOMAXPROCS(0))
 	for i, u := range units {
 		objs[i] = filepath.Join(dir, strings.TrimSuffix(u.Name, ".c")+".o")
-		g.Go(func() error { return c.object(ctx, dir, u, flags, base, objs[i], cache) })
+		g.Go(func() error { return c.object(all, dir, u, flags, base, objs[i], cache) })
 	}
 	if err := g.Wait(); err != nil {
 		return err

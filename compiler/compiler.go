@@ -1,0 +1,21 @@
+// Package compiler is the driver: the order of the stages from a core graph to
+// a program. The stages themselves are in its sub-packages; it imports no
+// backend and no pass.
+package compiler
+
+import (
+	"fmt"
+
+	"github.com/lathe-ml/lathe/compiler/backend"
+	"github.com/lathe-ml/lathe/compiler/ir"
+	"github.com/lathe-ml/lathe/compiler/lower"
+	"github.com/lathe-ml/lathe/compiler/program"
+)
+
+// Program lowers a core graph for a target.
+func Program(g *ir.Graph, t backend.Traits) (*program.Program, error) {
+	if g.Level != ir.Core {
+		return nil, fmt.Errorf("internal error: lowering a graph of level %s", g.Level)
+	}
+	return lower.Lower(g, lower.Options{Lanes: t.Lanes, Regs: t.Regs})
+}
