@@ -25,6 +25,8 @@ type commandRow struct {
 var commands = []commandRow{
 	{groupCompile, newRunCmd},
 	{groupCompile, newVerifyCmd},
+	{groupCompile, newBenchCmd},
+	{groupCompile, newBenchWorkerCmd},
 	{groupLook, newInspectCmd},
 	{groupLook, newDiffCmd},
 	{groupMachine, newDoctorCmd},

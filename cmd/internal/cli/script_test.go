@@ -3,11 +3,15 @@ package cli
 import (
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/lathe-ml/lathe/backends/ort"
 	"github.com/lathe-ml/lathe/cmd/internal/ui"
+	"github.com/lathe-ml/lathe/compiler/ir"
+	"github.com/lathe-ml/lathe/compiler/onnxfile"
 )
 
 func TestMain(m *testing.M) {
@@ -53,22 +57,36 @@ func sharedDir(t testing.TB) string {
 func TestScripts(t *testing.T) {
 	root := moduleRoot(t)
 	shared := sharedDir(t)
+	cache, _ := (&factory{}).cacheDir()
+	lib, err := ort.Find("", cache)
+	peer := err == nil
+	if !peer {
+		t.Logf("parts that need ONNX Runtime are left out: %v", err)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir:                 filepath.Join(root, "testdata", "script"),
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits,
+			"exits":    exits,
+			"model":    makeModel,
+			"truncate": truncate,
 		},
 		Condition: func(cond string) (bool, error) {
-			if cond == "shared" {
+			switch cond {
+			case "shared":
 				return shared != "", nil
+			case "peer":
+				return peer, nil
+			case "root":
+				return os.Getuid() == 0, nil
 			}
 			return false, nil
 		},
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("ROOT", root)
 			env.Setenv("SHARED", shared)
+			env.Setenv("LATHE_ORT", lib)
 			env.Setenv("XDG_CACHE_HOME", filepath.Join(env.WorkDir, ".cache"))
 			env.Setenv("HOME", env.WorkDir)
 			return nil
@@ -90,4 +108,30 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if got != args[0] {
 		ts.Fatalf("exit code %s, want %s", got, args[0])
 	}
+}
+
+// makeModel FILE TEXT [OPSET] writes an ONNX file from a graph's text form.
+func makeModel(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: model FILE TEXT [OPSET]")
+	}
+	opset := 13
+	if len(args) > 2 {
+		n, err := strconv.Atoi(args[2])
+		ts.Check(err)
+		opset = n
+	}
+	g, err := ir.Parse(ts.ReadFile(args[1]))
+	ts.Check(err)
+	ts.Check(onnxfile.New(g, int64(opset)).Write(ts.MkAbs(args[0]), onnxfile.WriteOptions{}))
+}
+
+// truncate FILE BYTES cuts a file off.
+func truncate(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: truncate FILE BYTES")
+	}
+	n, err := strconv.ParseInt(args[1], 10, 64)
+	ts.Check(err)
+	ts.Check(os.Truncate(ts.MkAbs(args[0]), n))
 }

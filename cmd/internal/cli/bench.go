@@ -1,0 +1,279 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/lathe-ml/lathe/compiler/fault"
+)
+
+type benchOptions struct {
+	*factory
+	backend  string
+	shapes   shapeFlags
+	inputs   inputFlags
+	engine   engineOptions
+	peer     string
+	warmup   int
+	minTime  time.Duration
+	minRuns  int
+	baseline string
+	failIf   []string
+	keepOn   bool
+}
+
+func newBenchCmd(f *factory) *cobra.Command {
+	o := &benchOptions{factory: f}
+	cmd := &cobra.Command{
+		Use:   "bench MODEL…",
+		Short: "Time a model, also against ONNX Runtime",
+		Long: `bench times runs of a model on recorded or random inputs and prints latencies.
+A folder stands for every model below it; recorded inputs beside a model
+(test_data_set_0) are used if no others are given.
+
+With --peer it times ONNX Runtime on the same inputs with the same number of
+threads. Each side has a process of its own and they take turns, so that neither
+competes with the other's threads and both see the same machine. The ratio is
+the peer's median latency divided by ours: above 1 lathe is faster.
+
+--fail-if turns a figure into a gate (exit code 6): "ratio<0.5", "median>20ms",
+or, with --baseline, "median>5%" for more than 5 % over the baseline.`,
+		Example: `  lathe bench model.onnx --dim N=1
+  lathe bench model.onnx --peer auto --threads 2 --json
+  lathe bench models/ --peer libonnxruntime.so --keep-going
+  lathe bench model.onnx --baseline before.json --fail-if 'median>5%'`,
+		Args: args(cobra.MinimumNArgs(1)),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			ctx, stop := f.context(cmd)
+			defer stop()
+			return o.run(ctx, a)
+		},
+	}
+	o.flags(cmd)
+	fl := cmd.Flags()
+	fl.StringVar(&o.peer, "peer", "", "also time ONNX Runtime: the path of its library, or auto to look for it")
+	fl.StringVar(&o.baseline, "baseline", "", "an earlier --json of the same models, to compare with")
+	fl.StringArrayVar(&o.failIf, "fail-if", nil, "exit with code 6 if this holds, such as ratio<0.5; repeat it")
+	fl.BoolVar(&o.keepOn, "keep-going", false, "with several models: report those that cannot run and go on")
+	return cmd
+}
+
+// flags are those that a worker process gets handed on.
+func (o *benchOptions) flags(cmd *cobra.Command) {
+	fl := cmd.Flags()
+	fl.StringVar(&o.backend, "backend", defaultBackend, "what is timed: "+fmt.Sprint(engineNames()))
+	fl.IntVar(&o.engine.threads, "threads", 1, "threads per run")
+	fl.IntVar(&o.warmup, "warmup", 3, "runs before timing begins")
+	fl.DurationVar(&o.minTime, "min-time", time.Second, "time at least so long")
+	fl.IntVar(&o.minRuns, "min-runs", 10, "time at least so many runs")
+	o.shapes.register(cmd)
+	o.inputs.register(cmd)
+}
+
+// latency are the percentiles of the runs, in milliseconds.
+type latency struct {
+	Runs    int     `json:"runs"`
+	Min     float64 `json:"min"`
+	Median  float64 `json:"median"`
+	Mean    float64 `json:"mean"`
+	P90     float64 `json:"p90"`
+	P99     float64 `json:"p99"`
+	Max     float64 `json:"max"`
+	PerSec  float64 `json:"runs_per_second"`
+	Prepare float64 `json:"prepare"`            // reading and compiling, before the first run
+	PeakMiB float64 `json:"peak_mib,omitempty"` // of the process, where it has one of its own
+}
+
+// benchResult is one model in --json.
+type benchResult struct {
+	Model    string   `json:"model"`
+	Backend  string   `json:"backend"`
+	Threads  int      `json:"threads"`
+	Latency  *latency `json:"latency_ms,omitempty"`
+	Peer     *latency `json:"peer_latency_ms,omitempty"`
+	PeerName string   `json:"peer,omitempty"`
+	Ratio    *float64 `json:"ratio,omitempty"`
+	Baseline *float64 `json:"baseline_median_ms,omitempty"`
+	Error    string   `json:"error,omitempty"`
+}
+
+// benchReport is what `lathe bench --json` prints. With one model, its figures
+// stand at the top too.
+type benchReport struct {
+	*benchResult
+	GeoMean *float64      `json:"geomean_ratio,omitempty"`
+	Models  []benchResult `json:"models"`
+}
+
+func (o *benchOptions) run(ctx context.Context, paths []string) error {
+	e, err := findEngine(o.backend)
+	if err != nil {
+		return err
+	}
+	if o.engine.threads < 1 || o.minRuns < 1 || o.warmup < 0 {
+		return fault.New(fault.Usage, "--threads and --min-runs must be at least 1, --warmup at least 0")
+	}
+	gates, err := parseGates(o.failIf, o.baseline != "", o.peer != "")
+	if err != nil {
+		return err
+	}
+	base, err := readBaseline(o.baseline)
+	if err != nil {
+		return err
+	}
+	if o.peer != "" {
+		rt, err := openPeer(o.factory, o.peer)
+		if err != nil {
+			return err
+		}
+		o.engine.peer = rt.Path
+	}
+	models, err := findModels(paths)
+	if err != nil {
+		return err
+	}
+	rep := benchReport{Models: []benchResult{}}
+	bar := o.Progress("timing", len(models))
+	for _, path := range models {
+		bar.Describe(filepath.Base(filepath.Dir(path)))
+		r, err := o.one(ctx, e, path)
+		bar.Add(1)
+		if err != nil {
+			if len(models) == 1 || !o.keepOn || ctx.Err() != nil {
+				bar.Done()
+				return err
+			}
+			r.Error = err.Error()
+		}
+		if b, ok := base[path]; ok && r.Latency != nil {
+			r.Baseline = &b
+		}
+		rep.Models = append(rep.Models, r)
+	}
+	bar.Done()
+	rep.sum()
+	if err := o.report(rep); err != nil {
+		return err
+	}
+	return checkGates(gates, rep.Models)
+}
+
+func (rep *benchReport) sum() {
+	logs, n := 0.0, 0
+	for _, r := range rep.Models {
+		if r.Ratio != nil {
+			logs, n = logs+math.Log(*r.Ratio), n+1
+		}
+	}
+	if n > 1 {
+		g := math.Exp(logs / float64(n))
+		rep.GeoMean = &g
+	}
+	if len(rep.Models) == 1 {
+		rep.benchResult = &rep.Models[0]
+	}
+}
+
+func (o *benchOptions) report(rep benchReport) error {
+	if o.json {
+		return o.JSON(rep)
+	}
+	t := o.Table("model", "backend", ">threads", ">median ms", ">p90", ">min", ">runs/s", ">peer ms", ">ratio", "note")
+	ms := func(v float64) string { return strconv.FormatFloat(v, 'f', 3, 64) }
+	for _, r := range rep.Models {
+		if r.Latency == nil {
+			t.Row(r.Model, r.Backend, itoa(r.Threads), "", "", "", "", "", "", r.Error)
+			continue
+		}
+		peer, ratio := "", ""
+		if r.Peer != nil {
+			peer, ratio = ms(r.Peer.Median), strconv.FormatFloat(*r.Ratio, 'f', 2, 64)
+		}
+		note := ""
+		if r.Baseline != nil {
+			note = fmt.Sprintf("%+.1f %% against the baseline", 100*(r.Latency.Median / *r.Baseline - 1))
+		}
+		l := r.Latency
+		t.Row(r.Model, r.Backend, itoa(r.Threads), ms(l.Median), ms(l.P90), ms(l.Min), strconv.FormatFloat(l.PerSec, 'f', 1, 64), peer, ratio, note)
+	}
+	t.Print()
+	if rep.GeoMean != nil {
+		o.Infof("geometric mean of the ratios: %.3f", *rep.GeoMean)
+	}
+	return nil
+}
+
+// one times one model.
+func (o *benchOptions) one(ctx context.Context, e engine, path string) (benchResult, error) {
+	r := benchResult{Model: path, Backend: e.name, Threads: o.engine.threads}
+	if o.peer == "" {
+		own, err := o.local(ctx, e, path)
+		if err != nil {
+			return r, err
+		}
+		defer own.close()
+		r.Latency, err = o.measure(ctx, own)
+		return r, err
+	}
+	own, err := o.worker(ctx, e.name, path)
+	if err != nil {
+		return r, err
+	}
+	defer own.close()
+	peer, err := o.worker(ctx, "peer", path)
+	if err != nil {
+		return r, fmt.Errorf("peer: %w", err)
+	}
+	defer peer.close()
+	r.PeerName = "ONNX Runtime"
+	if r.Latency, r.Peer, err = o.alternate(ctx, own, peer); err != nil {
+		return r, err
+	}
+	ratio := r.Peer.Median / r.Latency.Median
+	r.Ratio = &ratio
+	return r, nil
+}
+
+// findModels resolves the arguments: a file is itself, a folder its model.onnx
+// or every *.onnx below it.
+func findModels(paths []string) ([]string, error) {
+	var all []string
+	for _, p := range paths {
+		if !isDir(p) {
+			all = append(all, p)
+			continue
+		}
+		n := len(all)
+		err := filepath.WalkDir(p, func(q string, d fs.DirEntry, err error) error {
+			if err == nil && !d.IsDir() && strings.HasSuffix(q, ".onnx") {
+				all = append(all, q)
+			}
+			return err
+		})
+		if err != nil {
+			return nil, fault.New(fault.BadModel, "%w", err)
+		}
+		if len(all) == n {
+			return nil, fault.New(fault.BadModel, "no model below this folder").InFile(p)
+		}
+	}
+	return all, nil
+}
+
+// recordedBeside is the data set that lies beside a model, "" if there is none.
+func recordedBeside(model string) string {
+	dir := filepath.Join(filepath.Dir(model), "test_data_set_0")
+	if _, err := os.Stat(filepath.Join(dir, "input_0.pb")); err != nil {
+		return ""
+	}
+	return dir
+}
