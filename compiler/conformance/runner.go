@@ -67,6 +67,9 @@ func Feed(m *onnxfile.Model, s *Set, g *ir.Graph) ([]*tensor.Tensor, error) {
 		if in[i] = given[v.Name]; in[i] == nil {
 			return nil, fault.New(fault.Usage, "input %q has no recorded tensor", v.Name)
 		}
+		if in[i].DType != v.DType() {
+			return nil, fault.New(fault.BadModel, "input %q is declared %s, the data is %s", v.Name, v.Type, in[i])
+		}
 	}
 	return in, nil
 }
