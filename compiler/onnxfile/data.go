@@ -75,13 +75,13 @@ func tensorData(t *tensor.Tensor, err error) (*ir.Data, error) {
 }
 
 // optionalOrContent reads an OptionalProto; ONNX's own test data hold the bare
-// content where an optional input is fed with a value.
+// content where an optional input is fed with a value. The two look alike on
+// the wire, so an OptionalProto must be of the declared kind and hold nothing
+// else.
 func (r *reader) optionalOrContent(b []byte, want ir.Type) (*ir.Data, error) {
 	p := &pb.OptionalProto{}
-	if err := pb.Unmarshal(b, p); err == nil && len(p.Unknown) == 0 && p.Has.Has(2) {
-		if d, err := r.optional(p, want.Elem); err == nil {
-			return d, nil
-		}
+	if err := pb.Unmarshal(b, p); err == nil && isOptional(p, want.Elem) {
+		return r.optional(p, want.Elem)
 	}
 	if want.Elem == nil {
 		return nil, bad("the optional's element type is not known")
@@ -91,6 +91,23 @@ func (r *reader) optionalOrContent(b []byte, want ir.Type) (*ir.Data, error) {
 		return nil, err
 	}
 	return ir.OptionalData(want.Elem, d), nil
+}
+
+func isOptional(p *pb.OptionalProto, elem *ir.Type) bool {
+	kind := pb.ElementKind(p.ElemType)
+	if want := kindOf(nil, elem); len(p.Unknown) > 0 || want != 0 && kind != 0 && kind != want {
+		return false
+	}
+	for k, set := range map[pb.ElementKind]bool{
+		pb.ElementKind_TENSOR: p.TensorValue != nil, pb.ElementKind_SPARSE_TENSOR: p.SparseTensorValue != nil,
+		pb.ElementKind_SEQUENCE: p.SequenceValue != nil, pb.ElementKind_MAP: p.MapValue != nil,
+		pb.ElementKind_OPTIONAL: p.OptionalValue != nil,
+	} {
+		if set && k != kind {
+			return false
+		}
+	}
+	return true
 }
 
 func (r *reader) sequence(p *pb.SequenceProto, elem *ir.Type) (*ir.Data, error) {

@@ -19,6 +19,9 @@ func dtypeIn(n int32) (tensor.DType, error) {
 	return tensor.DType(n), nil
 }
 
+// TypeOf converts the wire form of a type; nil gives FormNone.
+func TypeOf(p *pb.TypeProto) (ir.Type, error) { return typeIn(p) }
+
 // typeIn converts a type; nil gives FormNone.
 func typeIn(p *pb.TypeProto) (ir.Type, error) {
 	t := ir.Type{}

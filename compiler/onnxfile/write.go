@@ -69,6 +69,9 @@ func (w *writer) checkedModel() (*pb.ModelProto, error) {
 	if w.m.tensors == nil {
 		w.m.tensors = map[*tensor.Tensor]*tensorForm{}
 	}
+	if w.m.Graph.Level != ir.ONNX {
+		return nil, fault.New(fault.Internal, "a core graph cannot be written as ONNX")
+	}
 	if err := ir.Verify(w.m.Graph); err != nil {
 		return nil, fault.New(fault.Internal, "the graph to write is not sound: %w", err)
 	}

@@ -32,6 +32,7 @@ var _ backend.ComputationBackend = (*Backend)(nil)
 // plan is the program for one choice of inputs.
 type plan struct {
 	feeds   []*node
+	types   []ir.Type // of the feeds
 	outputs []*node
 	run     Program
 }
@@ -53,7 +54,7 @@ func (b *Backend) Run() error {
 	}
 	in := make([]*tensor.Tensor, len(p.feeds))
 	for i, n := range p.feeds {
-		if in[i], err = fromGorgonia(n.t); err != nil {
+		if in[i], err = n.feed(); err != nil {
 			return err
 		}
 	}
@@ -78,8 +79,13 @@ func (b *Backend) plan() (*plan, error) {
 	var key strings.Builder
 	for _, n := range b.data {
 		if n.fed && !computed[n] {
+			t, err := n.feed()
+			if err != nil {
+				return nil, err
+			}
 			p.feeds = append(p.feeds, n)
-			fmt.Fprintf(&key, "%d %v %v\n", n.id, n.t.Dtype(), n.t.Shape())
+			p.types = append(p.types, ir.TensorType(t.DType, t.Shape...))
+			fmt.Fprintf(&key, "%d %s\n", n.id, t)
 		}
 	}
 	if q := b.built[key.String()]; q != nil {
@@ -102,12 +108,9 @@ func (b *Backend) model(p *plan, computed map[*node]bool) (*onnxfile.Model, erro
 	bld := newBuilder(b.recorder)
 	g := &ir.Graph{Name: "onnx-go"}
 	fed := map[*node]bool{}
-	for _, n := range p.feeds {
+	for i, n := range p.feeds {
 		v := bld.value(n)
-		v.Type = typeOf(n.t)
-		if v.Type.Form == ir.FormNone {
-			return nil, fault.New(fault.Unsupported, "input %q has the Go type %v", n.name, n.t.Dtype())
-		}
+		v.Type = p.types[i]
 		fed[n] = true
 		g.Inputs = append(g.Inputs, v)
 	}
@@ -154,4 +157,29 @@ func (b *Backend) outputs(computed map[*node]bool) []*node {
 		}
 	}
 	return out
+}
+
+// feed is the tensor that the caller set. One that differs from the declared
+// element type is converted if no value changes: onnx-go's own recordings hold
+// every tensor of one element as float32[1].
+func (n *node) feed() (*tensor.Tensor, error) {
+	t, err := fromGorgonia(n.t)
+	if err != nil || n.declared == nil {
+		return t, err
+	}
+	want := typeOf(n.declared)
+	if want.Form == ir.FormNone || want.DType == t.DType {
+		return t, nil
+	}
+	shape, _ := want.Static()
+	if want.DType.IsNumeric() && t.DType.IsNumeric() {
+		c := tensor.Convert(t, want.DType)
+		if tensor.Equal(tensor.Convert(c, t.DType), t) {
+			if t.Len() == 1 && tensor.Numel(shape) == 1 {
+				c = c.Reshaped(shape...)
+			}
+			return c, nil
+		}
+	}
+	return nil, fault.New(fault.BadModel, "input %q is declared %s, the data is %s", n.name, want, t)
 }

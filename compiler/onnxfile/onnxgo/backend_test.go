@@ -72,7 +72,9 @@ func TestOnnxGoCases(t *testing.T) {
 			continue
 		}
 		passed++
-		if close {
+		if !close {
+			t.Logf("%s: passes, but not by onnx-go's comparison", c.Title)
+		} else {
 			verbatim++
 			fresh, err := newCaseBackend(c)
 			if err != nil {
@@ -82,6 +84,9 @@ func TestOnnxGoCases(t *testing.T) {
 		}
 	}
 	t.Logf("%d of %d pass, %d of them by onnx-go's own comparison", passed, len(cases), verbatim)
+	if passed < 347 { // Scan's body is what onnx-go itself cannot hand over
+		t.Errorf("%d cases pass, 347 did", passed)
+	}
 }
 
 func newCaseBackend(c *testbackend.TestCase) (*Backend, error) {
@@ -139,6 +144,10 @@ func compare(got, want gtensor.Tensor) (close bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	if b.DType == tensor.F32 && len(b.Shape) == 1 && b.Shape[0] == 1 && a.Len() == 1 && a.DType != tensor.F32 {
+		// onnx-go's generator wrote every tensor of one element so.
+		return false, sameNumber(a.Float(0), b.Float(0))
+	}
 	if !slices.Equal(a.Shape, b.Shape) || a.DType != b.DType {
 		return false, fmt.Errorf("got %s, expected %s", a, b)
 	}
@@ -159,4 +168,11 @@ func compare(got, want gtensor.Tensor) (close bool, err error) {
 		close = close && d <= 1e-6
 	}
 	return close, nil
+}
+
+func sameNumber(got, want float64) error {
+	if got != want {
+		return fmt.Errorf("got %v, expected %v", got, want)
+	}
+	return nil
 }

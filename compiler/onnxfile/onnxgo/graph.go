@@ -19,7 +19,9 @@ type node struct {
 	// fed says that the tensor was set after the last operation: by the
 	// caller's SetInput, not by the file.
 	fed bool
-	rec *recorder
+	// declared is the placeholder that the file's description of the value gave.
+	declared gtensor.Tensor
+	rec      *recorder
 }
 
 // ID, SetName and GetName make a node an onnx.Namer.
@@ -31,6 +33,7 @@ func (n *node) GetName() string  { return n.name }
 func (n *node) SetTensor(t gtensor.Tensor) error {
 	if n.t == nil {
 		n.rec.data = append(n.rec.data, n)
+		n.declared = t
 	}
 	n.t = t
 	n.fed = len(n.rec.ops) > 0

@@ -50,7 +50,7 @@ func ReadBytes(b []byte) (m *onnxfile.Model, err error) {
 	if err := ir.Verify(g); err != nil {
 		return nil, fault.New(fault.BadModel, "%w", err)
 	}
-	m = onnxfile.New(g, head.OpsetImport[0].Version)
+	m = onnxfile.New(g, opset(head))
 	m.IRVersion, m.Producer, m.ProducerVersion = head.IrVersion, head.ProducerName, head.ProducerVersion
 	return m, nil
 }
@@ -74,20 +74,18 @@ func checkHead(m *pb.ModelProto) error {
 	switch {
 	case m.Graph == nil:
 		return fault.New(fault.BadModel, "the file holds no graph")
-	case len(m.OpsetImport) != 1 || m.OpsetImport[0].Domain != "" && m.OpsetImport[0].Domain != "ai.onnx":
-		return lost("the domains of operators")
+	case opset(m) == 0:
+		return lost("domains, and the model imports none of ONNX's own operators")
 	case len(m.Functions) > 0:
 		return lost("functions")
 	case len(m.Graph.SparseInitializer) > 0:
 		return lost("sparse initializers")
 	}
-	for _, v := range m.Graph.Input {
-		if hasSymbolic(v) {
-			return lost("the symbolic dimensions of input %q", v.Name)
-		}
-	}
 	tensors := m.Graph.Initializer
 	for _, n := range m.Graph.Node {
+		if n.Domain != "" && n.Domain != "ai.onnx" {
+			return lost("the domain of operator %s.%s", n.Domain, n.OpType)
+		}
 		for _, a := range n.Attribute {
 			if a.T != nil {
 				tensors = append(tensors, a.T)
@@ -103,6 +101,16 @@ func checkHead(m *pb.ModelProto) error {
 		}
 	}
 	return nil
+}
+
+// opset is the version of ONNX's own operators that the file imports.
+func opset(m *pb.ModelProto) int64 {
+	for _, o := range m.OpsetImport {
+		if o.Domain == "" || o.Domain == "ai.onnx" {
+			return o.Version
+		}
+	}
+	return 0
 }
 
 func hasSymbolic(v *pb.ValueInfoProto) bool {
@@ -139,7 +147,14 @@ func modelGraph(rec *recorder, gm *onnx.Model, head *pb.GraphProto) (*ir.Graph, 
 			return nil, err
 		}
 		v := b.value(n)
-		if !inits[p.Name] {
+		switch {
+		case inits[p.Name]:
+		case hasSymbolic(p):
+			// onnx-go drops such dimensions, and with them the rank.
+			if v.Type, err = onnxfile.TypeOf(p.Type); err != nil {
+				return nil, err
+			}
+		default:
 			v.Type = typeOf(n.t)
 		}
 		g.Inputs = append(g.Inputs, v)

@@ -57,7 +57,7 @@ func plain(g *ir.Graph) {
 
 // For every shared model that both can read, both give the same graph.
 func TestBothReadersAgree(t *testing.T) {
-	for _, sub := range []string{"models", "onnx-backend-tests"} {
+	for sub, least := range map[string]int{"models": 33, "onnx-backend-tests": 1472} {
 		both, refused := 0, map[string]int{}
 		err := filepath.WalkDir(filepath.Join(sharedDir(t), sub), func(p string, _ fs.DirEntry, err error) error {
 			if err != nil || !strings.HasSuffix(p, ".onnx") {
@@ -98,8 +98,8 @@ func TestBothReadersAgree(t *testing.T) {
 		for _, k := range keys {
 			t.Logf("%s: %d refused: %s", sub, refused[k], k)
 		}
-		if both == 0 {
-			t.Errorf("%s: nothing was compared", sub)
+		if both < least {
+			t.Errorf("%s: %d models were compared, %d can be", sub, both, least)
 		}
 	}
 }

@@ -6,7 +6,8 @@ import (
 	gtensor "gorgonia.org/tensor"
 )
 
-// fromGorgonia copies a dense tensor.
+// fromGorgonia copies a dense tensor. Gorgonia gives the data of a tensor of
+// one element without a slice.
 func fromGorgonia(g gtensor.Tensor) (*tensor.Tensor, error) {
 	d, ok := g.(*gtensor.Dense)
 	if !ok {
@@ -46,15 +47,29 @@ func fromGorgonia(g gtensor.Tensor) (*tensor.Tensor, error) {
 	case []string:
 		return tensor.FromStrings(shape, append([]string{}, v...))
 	case float32:
-		return tensor.Scalar(v), nil
+		return copied([]float32{v}, n, shape)
 	case float64:
-		return tensor.Scalar(v), nil
+		return copied([]float64{v}, n, shape)
+	case int8:
+		return copied([]int8{v}, n, shape)
+	case int16:
+		return copied([]int16{v}, n, shape)
 	case int32:
-		return tensor.Scalar(v), nil
+		return copied([]int32{v}, n, shape)
 	case int64:
-		return tensor.Scalar(v), nil
+		return copied([]int64{v}, n, shape)
+	case uint8:
+		return copied([]uint8{v}, n, shape)
+	case uint16:
+		return copied([]uint16{v}, n, shape)
+	case uint32:
+		return copied([]uint32{v}, n, shape)
+	case uint64:
+		return copied([]uint64{v}, n, shape)
 	case bool:
-		return tensor.Scalar(v), nil
+		return copied([]bool{v}, n, shape)
+	case string:
+		return tensor.FromStrings(shape, []string{v})
 	}
 	return nil, fault.New(fault.Unsupported, "onnx-go gives a tensor of %v", d.Dtype())
 }
