@@ -145,7 +145,20 @@ func (s *OS) Rename(oldName, newName string) error {
 	if err := s.makeParents(newName); err != nil {
 		return err
 	}
-	return s.root.Rename(filepath.FromSlash(oldName), filepath.FromSlash(newName))
+	if err := s.root.Rename(filepath.FromSlash(oldName), filepath.FromSlash(newName)); err != nil {
+		return err
+	}
+	return s.syncDir(path.Dir(newName))
+}
+
+// syncDir makes a rename durable.
+func (s *OS) syncDir(dir string) error {
+	d, err := s.root.Open(filepath.FromSlash(dir))
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
 }
 
 // Remove deletes a file or a folder tree.

@@ -1,7 +1,6 @@
 package weights
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -211,7 +210,7 @@ func (f *Fill) Close() error {
 
 // chunk is the size of one read and write: large enough that system calls do
 // not show, small enough to stay in the second-level cache.
-const chunk = 1 << 20
+const chunk = 1 << 18
 
 // Write fills a whole file in order. source gives the packed bytes of a slot.
 func (p *Plan) Write(w io.WriterAt, source func(slot int) (io.ReaderAt, error)) error {
@@ -243,17 +242,14 @@ func (f *Fill) Copy(slot int, off int64, r io.ReaderAt, from, n int64, buf []byt
 	}
 	for n > 0 {
 		b := buf[:min(n, int64(len(buf)))]
-		k, err := r.ReadAt(b, from)
-		if k < len(b) {
-			if err == nil || errors.Is(err, io.EOF) {
-				err = io.ErrUnexpectedEOF
-			}
+		if err := ReadFull(r, b, from); err != nil {
 			return fmt.Errorf("read the data of %s: %w", f.plan.Slots[slot].Name, err)
 		}
 		if err := f.WriteAt(slot, b, off); err != nil {
 			return err
 		}
-		off, from, n = off+int64(k), from+int64(k), n-int64(k)
+		k := int64(len(b))
+		off, from, n = off+k, from+k, n-k
 	}
 	return nil
 }

@@ -84,6 +84,19 @@ func Exists(s Store, name string) (bool, error) {
 	return err == nil, err
 }
 
+// ReadFull reads exactly len(b) bytes at off. An end of file right after them is
+// no error: io.ReaderAt lets a reader tell of it at once.
+func ReadFull(r io.ReaderAt, b []byte, off int64) error {
+	n, err := r.ReadAt(b, off)
+	switch {
+	case n == len(b):
+		return nil
+	case err == nil || err == io.EOF:
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
 // ReadFile reads a whole small file; more than limit bytes is an error.
 func ReadFile(s Store, name string, limit int64) ([]byte, error) {
 	f, err := s.Open(name)
@@ -95,7 +108,7 @@ func ReadFile(s Store, name string, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("%s: %d bytes are more than the %d that such a file may have", name, f.Size(), limit)
 	}
 	b := make([]byte, f.Size())
-	if _, err := f.ReadAt(b, 0); err != nil && !(err == io.EOF && len(b) == 0) {
+	if err := ReadFull(f, b, 0); err != nil {
 		return nil, fmt.Errorf("read %s: %w", name, err)
 	}
 	return b, nil

@@ -116,7 +116,7 @@ func (t *Tensor) Reader(file io.ReaderAt) io.ReaderAt {
 // Load reads the whole tensor into memory.
 func (t *Tensor) Load(file io.ReaderAt) (*tensor.Tensor, error) {
 	b := make([]byte, t.Bytes())
-	if _, err := t.Reader(file).ReadAt(b, 0); err != nil && err != io.EOF {
+	if err := ReadFull(t.Reader(file), b, 0); err != nil {
 		return nil, fmt.Errorf("%s: tensor %s: %w", t.File, t.Name, err)
 	}
 	return tensor.FromBytes(t.DType, t.Shape, b)
@@ -178,7 +178,7 @@ func (s *strided) ReadAt(p []byte, off int64) (int, error) {
 		m := int(min(s.run-in, int64(len(p)-n)))
 		switch {
 		case m >= window/4:
-			if _, err := s.file.ReadAt(p[n:n+m], pos); err != nil {
+			if err := ReadFull(s.file, p[n:n+m], pos); err != nil {
 				return n, err
 			}
 		default:

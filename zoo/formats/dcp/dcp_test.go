@@ -208,6 +208,34 @@ func TestTorchReads(t *testing.T) {
 	}
 }
 
+func FuzzOpen(f *testing.F) {
+	m := fixture.NewMemory(nil)
+	c := grid()
+	c.Tensors = c.Tensors[1:2]
+	c.Blobs = c.Blobs[1:]
+	write(f, m, "d", c)
+	file := must(weights.ReadFile(m, "d/__0_0.distcp", 1<<20))
+	f.Add(must(weights.ReadFile(m, "d/.metadata", 1<<20)), file)
+	f.Fuzz(func(t *testing.T, meta, data []byte) {
+		s := fixture.NewMemory(map[string][]byte{"d/.metadata": meta, "d/__0_0.distcp": data})
+		c, err := OpenPartial(s, "d")
+		if err != nil {
+			if err.Error() == "" {
+				t.Error("an error without text")
+			}
+			return
+		}
+		for _, x := range c.Tensors {
+			for _, ch := range x.Chunks {
+				in := must(s.Open(ch.Data.File))
+				if _, err := ch.Data.Load(in); err != nil {
+					t.Errorf("%s: %v", x.Name, err)
+				}
+			}
+		}
+	})
+}
+
 func TestRefuses(t *testing.T) {
 	box := func(o, z []int) Chunk { return Chunk{Offsets: o, Sizes: z} }
 	for want, chunks := range map[string][]Chunk{

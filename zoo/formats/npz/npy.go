@@ -78,8 +78,7 @@ func readHeader(r io.ReaderAt, off, size int64) (weights.Tensor, error) {
 	if size-off < 10 {
 		return t, errors.New("file is too short for an .npy header")
 	}
-	n, err := r.ReadAt(pre[:min(12, size-off)], off)
-	if n < 10 {
+	if err := weights.ReadFull(r, pre[:min(12, size-off)], off); err != nil {
 		return t, err
 	}
 	if string(pre[:6]) != magic {
@@ -98,7 +97,7 @@ func readHeader(r io.ReaderAt, off, size int64) (weights.Tensor, error) {
 		return t, errors.New("file ends inside the .npy header: it is truncated")
 	}
 	head := make([]byte, length)
-	if _, err := r.ReadAt(head, at); err != nil && !(err == io.EOF && length == 0) {
+	if err := weights.ReadFull(r, head, at); err != nil {
 		return t, err
 	}
 	if err := parseHeader(&t, string(head)); err != nil {

@@ -40,7 +40,7 @@ func OpenIn(s weights.Store, name string) (*File, error) {
 
 func open(r io.ReaderAt, size int64, name string) (*File, error) {
 	head := make([]byte, min(size, 6))
-	if _, err := r.ReadAt(head, 0); err != nil && err != io.EOF {
+	if err := weights.ReadFull(r, head, 0); err != nil {
 		return nil, err
 	}
 	if Detect(head) {

@@ -120,7 +120,7 @@ func open(r io.ReaderAt, size int64, name string) (*File, error) {
 	if size < 8 {
 		return nil, fmt.Errorf("file of %d bytes is too short for a safetensors header", size)
 	}
-	if _, err := r.ReadAt(head[:], 0); err != nil {
+	if err := weights.ReadFull(r, head[:], 0); err != nil {
 		return nil, err
 	}
 	n := binary.LittleEndian.Uint64(head[:])
@@ -131,10 +131,8 @@ func open(r io.ReaderAt, size int64, name string) (*File, error) {
 		return nil, fmt.Errorf("the header has %d bytes, but the file ends after %d: it is truncated", n, size-8)
 	}
 	b := make([]byte, n)
-	if n > 0 {
-		if _, err := r.ReadAt(b, 8); err != nil {
-			return nil, err
-		}
+	if err := weights.ReadFull(r, b, 8); err != nil {
+		return nil, err
 	}
 	f, err := parseHeader(b)
 	if err != nil {

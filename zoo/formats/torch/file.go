@@ -86,7 +86,7 @@ func Open(r io.ReaderAt, size int64, opt Options) (*File, error) {
 
 func open(r io.ReaderAt, size int64, opt Options) (*File, error) {
 	head := make([]byte, min(size, 512))
-	if _, err := r.ReadAt(head, 0); err != nil && err != io.EOF {
+	if err := weights.ReadFull(r, head, 0); err != nil {
 		return nil, err
 	}
 	switch {
@@ -227,7 +227,7 @@ func (f *File) VerifySums() error {
 		sum := uint32(0)
 		for pos := int64(0); pos < rec.size; {
 			b := buf[:min(rec.size-pos, int64(len(buf)))]
-			if _, err := f.r.ReadAt(b, rec.offset+pos); err != nil {
+			if err := weights.ReadFull(f.r, b, rec.offset+pos); err != nil {
 				return fmt.Errorf("zip entry %q: %w", rec.full, err)
 			}
 			sum = crc32.Update(sum, crc32.IEEETable, b)

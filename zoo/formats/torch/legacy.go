@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"math/big"
+
+	"github.com/lathe-ml/lathe/compiler/weights"
 )
 
 // legacyMagic opens files before torch 1.6: the pickled integer
@@ -126,7 +128,7 @@ func (m *machine) placeLegacy(f *File, keys Value, pos, size int64) error {
 		if size-pos < 8 {
 			return fmt.Errorf("file ends before storage %q", key)
 		}
-		if _, err := f.r.ReadAt(head[:], pos); err != nil {
+		if err := weights.ReadFull(f.r, head[:], pos); err != nil {
 			return fmt.Errorf("storage %q: %w", key, err)
 		}
 		if n := int64(binary.LittleEndian.Uint64(head[:])); n != s.Elements {

@@ -262,6 +262,11 @@ func checkMisc(t *testing.T, name string, f *File) {
 			t.Errorf("%s: %s is %s, want %s", name, k, scalarJSON(v), w)
 		}
 	}
+	if v, _ := At(f.Root, "np_scalar"); v != nil {
+		if x, ok := Scalar(v); !ok || x != 2.5 {
+			t.Errorf("%s: np_scalar is %v, want 2.5", name, x)
+		}
+	}
 	if v, _ := At(f.Root, "ns", "lr"); v != 0.001 {
 		t.Errorf("%s: ns.lr is %v, want 0.001", name, v)
 	}

@@ -112,8 +112,23 @@ func rebuildTensor(_ *machine, fn *Class, a []Value) (Value, error) {
 	}
 	if len(a) == most && most > 4 {
 		t.Metadata, t.HasMetadata = a[most-1], true
+		if err := plainMetadata(t.Metadata); err != nil {
+			return nil, err
+		}
 	}
 	return t, t.check()
+}
+
+// plainMetadata refuses tensors whose storage does not hold their values: torch
+// conjugates and negates lazily and says so only here.
+func plainMetadata(v Value) error {
+	d, _ := v.(*Dict)
+	for _, bit := range []string{"conj", "neg"} {
+		if x, _ := d.Get(bit); x == true {
+			return fmt.Errorf("a tensor is stored with its %s bit set: call resolve_%s() before saving", bit, bit)
+		}
+	}
+	return nil
 }
 
 // check verifies that the tensor lies inside its storage.

@@ -94,6 +94,7 @@ func TestRefusesPickles(t *testing.T) {
 		{"tensor negative", tensorAt("K\x00", "J\xff\xff\xff\xff\x85", "K\x01\x85"), "negative"},
 		{"tensor stride", tensorAt("K\x00", "K\x02\x85", "\x8a\x08\xff\xff\xff\xff\xff\xff\xff\x7f\x85"), "strides"},
 		{"tensor size", tensorAt("K\x00", "(\x8a\x05\x00\x00\x00\x00\x01\x8a\x05\x00\x00\x00\x00\x01t", "K\x01K\x01\x86"), "too many"},
+		{"lazy conjugate", strings.Replace(tensorAt("K\x00", "K\x02\x85", "K\x01\x85"), ")RtR.", ")R}X\x04\x00\x00\x00conj\x88stR.", 1), "resolve_conj"},
 		{"tensor rank", tensorAt("K\x00", "K\x01\x85", ")"), "strides"},
 	}
 	for _, c := range cases {

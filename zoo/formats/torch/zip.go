@@ -11,6 +11,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/lathe-ml/lathe/compiler/weights"
 )
 
 // The signatures and sizes of the zip format (APPNOTE.TXT 4.3).
@@ -57,7 +59,7 @@ func readZip(r io.ReaderAt, size int64) ([]record, error) {
 		return nil, err
 	}
 	dir := make([]byte, length)
-	if _, err := r.ReadAt(dir, start); err != nil {
+	if err := weights.ReadFull(r, dir, start); err != nil {
 		return nil, fmt.Errorf("read the zip directory: %w", err)
 	}
 	records := make([]record, 0, min(count, uint64(length/lenCentral)))
@@ -84,7 +86,7 @@ func readZip(r io.ReaderAt, size int64) ([]record, error) {
 func findDirectory(r io.ReaderAt, size int64) (start, length int64, count uint64, err error) {
 	n := min(size, lenEnd+max16)
 	tail := make([]byte, n)
-	if _, err := r.ReadAt(tail, size-n); err != nil && err != io.EOF {
+	if err := weights.ReadFull(r, tail, size-n); err != nil {
 		return 0, 0, 0, err
 	}
 	at := bytes.LastIndex(tail, []byte{'P', 'K', 5, 6})
@@ -124,7 +126,7 @@ func findDirectory64(r io.ReaderAt, limit, start, length int64, count uint64) (i
 	if limit < lenLocator64 {
 		return start, length, count, limit, nil
 	}
-	if _, err := r.ReadAt(loc[:], limit-lenLocator64); err != nil {
+	if err := weights.ReadFull(r, loc[:], limit-lenLocator64); err != nil {
 		return 0, 0, 0, 0, err
 	}
 	if le.Uint32(loc[:]) != sigLocator64 {
@@ -135,7 +137,7 @@ func findDirectory64(r io.ReaderAt, limit, start, length int64, count uint64) (i
 		return 0, 0, 0, 0, errors.New("the zip64 directory record is outside the file")
 	}
 	var end [lenEnd64]byte
-	if _, err := r.ReadAt(end[:], at); err != nil {
+	if err := weights.ReadFull(r, end[:], at); err != nil {
 		return 0, 0, 0, 0, err
 	}
 	if le.Uint32(end[:]) != sigEnd64 {
@@ -244,7 +246,7 @@ func placeRecords(r io.ReaderAt, records []record, limit int64) error {
 		if rec.header > limit-lenLocal {
 			return fmt.Errorf("zip entry %q is outside the file", rec.full)
 		}
-		if _, err := r.ReadAt(b[:], rec.header); err != nil {
+		if err := weights.ReadFull(r, b[:], rec.header); err != nil {
 			return err
 		}
 		if le.Uint32(b[:]) != sigLocal {
@@ -275,10 +277,8 @@ func (r *record) load(f io.ReaderAt, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("zip entry %q expands from %d to %d bytes, which no real file does", r.full, r.stored, r.size)
 	}
 	b := make([]byte, r.stored)
-	if len(b) > 0 {
-		if _, err := f.ReadAt(b, r.offset); err != nil {
-			return nil, fmt.Errorf("zip entry %q: %w", r.full, err)
-		}
+	if err := weights.ReadFull(f, b, r.offset); err != nil {
+		return nil, fmt.Errorf("zip entry %q: %w", r.full, err)
 	}
 	if r.method == methodDeflate {
 		z := flate.NewReader(bytes.NewReader(b))
