@@ -252,6 +252,7 @@ func TestNamesOfAnyKindSurvive(t *testing.T) {
 
 func FuzzRead(f *testing.F) {
 	f.Add(pb.Marshal(small()))
+	f.Add(pb.Marshal(withFunctions()))
 	for _, seed := range rootSeeds(f, "onnxfile") {
 		f.Add(seed)
 	}
@@ -277,8 +278,12 @@ func FuzzRead(f *testing.F) {
 		if d, err := n.Bytes(); err != nil || string(c) != string(d) {
 			t.Fatalf("the second writing differs: %v", err)
 		}
-		if ir.Print(m.Graph) != ir.Print(n.Graph) {
+		text := ir.Print(m.Graph)
+		if text != ir.Print(n.Graph) {
 			t.Fatal("the second reading differs")
+		}
+		if g, err := ir.Parse(text); err != nil || ir.Print(g) != text {
+			t.Fatalf("the text form does not hold the graph: %v", err)
 		}
 		_ = m.InlineFunctions(nil)
 	})

@@ -78,7 +78,7 @@ func (b *Backend) plan() (*plan, error) {
 	p := &plan{}
 	var key strings.Builder
 	for _, n := range b.data {
-		if n.fed && !computed[n] {
+		if n.fed && !computed[n.name] {
 			t, err := n.feed()
 			if err != nil {
 				return nil, err
@@ -91,7 +91,7 @@ func (b *Backend) plan() (*plan, error) {
 	if q := b.built[key.String()]; q != nil {
 		return q, nil
 	}
-	m, err := b.model(p, computed)
+	m, err := b.model(p)
 	if err != nil {
 		return nil, err
 	}
@@ -104,33 +104,22 @@ func (b *Backend) plan() (*plan, error) {
 
 // model is the graph from the fed nodes to every value that no operation
 // reads and every value that onnx-go was told to be an output.
-func (b *Backend) model(p *plan, computed map[*node]bool) (*onnxfile.Model, error) {
+func (b *Backend) model(p *plan) (*onnxfile.Model, error) {
 	bld := newBuilder(b.recorder)
 	g := &ir.Graph{Name: "onnx-go"}
-	fed := map[*node]bool{}
 	for i, n := range p.feeds {
 		v := bld.value(n)
 		v.Type = p.types[i]
-		fed[n] = true
 		g.Inputs = append(g.Inputs, v)
 	}
-	for _, n := range b.data {
-		if fed[n] || computed[n] || n.name == "" {
-			continue
-		}
-		t, err := fromGorgonia(n.t)
-		if err != nil {
-			return nil, err
-		}
-		v := bld.value(n)
-		v.Const, v.Type = t, ir.TensorType(t.DType, t.Shape...)
-		g.Inits = append(g.Inits, v)
+	if err := b.constants(g, bld); err != nil {
+		return nil, err
 	}
 	var err error
 	if g.Nodes, err = bld.nodes(); err != nil {
 		return nil, err
 	}
-	p.outputs = b.outputs(computed)
+	p.outputs = b.outputs()
 	for _, n := range p.outputs {
 		g.Outputs = append(g.Outputs, bld.value(n))
 	}
@@ -141,18 +130,45 @@ func (b *Backend) model(p *plan, computed map[*node]bool) (*onnxfile.Model, erro
 	return onnxfile.New(g, b.opset), nil
 }
 
+// constants adds what operations read and nobody feeds or computes. Of several
+// nodes of one name, operations read the last.
+func (b *Backend) constants(g *ir.Graph, bld *builder) error {
+	read := b.read()
+	for _, v := range g.Inputs {
+		delete(read, v.Name)
+	}
+	last := map[string]*node{}
+	for _, n := range b.nodes {
+		last[n.name] = n
+	}
+	for _, n := range b.data {
+		if !read[n.name] || bld.computed[n.name] || n.name == "" || last[n.name] != n {
+			continue
+		}
+		t, err := fromGorgonia(n.t)
+		if err != nil {
+			return err
+		}
+		v := bld.value(n)
+		v.Const, v.Type = t, ir.TensorType(t.DType, t.Shape...)
+		g.Inits = append(g.Inits, v)
+	}
+	return nil
+}
+
 // outputs are the computed nodes that the file describes with a type, and
 // those that no operation reads.
-func (b *Backend) outputs(computed map[*node]bool) []*node {
-	read := map[*node]bool{}
-	for _, list := range b.reads {
-		for _, n := range list {
-			read[n] = true
+func (b *Backend) outputs() []*node {
+	read := b.read()
+	given := map[*node]bool{}
+	for _, o := range b.ops {
+		for _, n := range o.outputs {
+			given[n] = true
 		}
 	}
 	var out []*node
 	for _, n := range b.nodes {
-		if computed[n] && n.name != "" && (n.t != nil || !read[n]) {
+		if given[n] && n.name != "" && (n.t != nil || !read[n.name]) {
 			out = append(out, n)
 		}
 	}

@@ -96,20 +96,34 @@ func (r *recorder) ApplyOperation(op onnx.Operation, out ...graph.Node) error {
 	return nil
 }
 
-// computed are the nodes that an operation gives.
-func (r *recorder) computed() map[*node]bool {
-	c := map[*node]bool{}
+// computed are the names that operations give. Names, not nodes: where a file
+// describes a value twice, onnx-go makes a node for each description.
+func (r *recorder) computed() map[string]bool {
+	c := map[string]bool{}
 	for _, o := range r.ops {
 		for _, n := range o.outputs {
-			c[n] = true
+			c[n.name] = true
 		}
 	}
 	return c
 }
 
+// read are the names that operations read.
+func (r *recorder) read() map[string]bool {
+	m := map[string]bool{}
+	for _, list := range r.reads {
+		for _, n := range list {
+			if n != nil {
+				m[n.name] = true
+			}
+		}
+	}
+	return m
+}
+
 // inputs are what an operation reads. onnx-go invents an input for operations
 // without one: a node named after it that nothing else knows.
-func (r *recorder) inputs(o operation, computed map[*node]bool) []*node {
+func (r *recorder) inputs(o operation, computed map[string]bool) []*node {
 	var list []*node
 	for _, n := range o.outputs {
 		if n.name != "" {
@@ -117,7 +131,7 @@ func (r *recorder) inputs(o operation, computed map[*node]bool) []*node {
 			break
 		}
 	}
-	if len(list) == 1 && list[0].t == nil && !computed[list[0]] && isInvented(list[0].name) {
+	if len(list) == 1 && list[0].t == nil && !computed[list[0].name] && isInvented(list[0].name) {
 		return nil
 	}
 	return list
@@ -131,12 +145,12 @@ func isInvented(name string) bool {
 // builder makes the graph of what was recorded.
 type builder struct {
 	rec      *recorder
-	computed map[*node]bool
-	vals     map[*node]*ir.Value
+	computed map[string]bool
+	vals     map[string]*ir.Value
 }
 
 func newBuilder(r *recorder) *builder {
-	return &builder{rec: r, computed: r.computed(), vals: map[*node]*ir.Value{}}
+	return &builder{rec: r, computed: r.computed(), vals: map[string]*ir.Value{}}
 }
 
 // value is the value of a node; a nameless one is an omitted input or output.
@@ -144,10 +158,10 @@ func (b *builder) value(n *node) *ir.Value {
 	if n == nil || n.name == "" {
 		return nil
 	}
-	v := b.vals[n]
+	v := b.vals[n.name]
 	if v == nil {
 		v = &ir.Value{Name: n.name}
-		b.vals[n] = v
+		b.vals[n.name] = v
 	}
 	return v
 }

@@ -134,3 +134,11 @@ func TestDepthIsBounded(t *testing.T) {
 		t.Error("a length beyond the file was accepted")
 	}
 }
+
+// Two bytes make an empty node of a hundred times that size in memory.
+func TestMessageCountIsBounded(t *testing.T) {
+	nodes := bytes.Repeat([]byte{1<<3 | 2, 0}, maxMessages+1)
+	if err := Unmarshal(nodes, &GraphProto{}); err != ErrCount {
+		t.Errorf("got %v, want %v", err, ErrCount)
+	}
+}

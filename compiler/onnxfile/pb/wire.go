@@ -35,7 +35,7 @@ type Message interface {
 // memory for files that are made to exhaust them.
 const (
 	maxDepth    = 100     // nested messages, as in other protocol buffer readers
-	maxMessages = 1 << 24 // messages in one file
+	maxMessages = 1 << 22 // messages in one file
 )
 
 // ErrDepth and ErrCount tell that a file exceeds a limit.
