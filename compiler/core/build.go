@@ -187,6 +187,10 @@ func (b *Builder) NodeN(op string, in []*ir.Value, attrs ...any) []*ir.Value {
 			return outs
 		}
 	}
+	if outs, ok := b.foldViews(n, types[0]); ok {
+		b.shared[k] = &ir.Node{Outputs: outs}
+		return outs
+	}
 	for _, t := range types {
 		b.serial++
 		n.Outputs = append(n.Outputs, &ir.Value{Name: fmt.Sprintf("v%d", b.serial), Type: t, Def: n})
