@@ -155,6 +155,17 @@ func TestParseSaysWhatIsWrong(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add(ir.Print(everything()))
 	f.Add(`onnx graph "g" { input %x: f32[1x?xN] %y, _ = "Op"(%x, _) {a = [1], b = floats[nan:7fc00000]} output %y }`)
+	kept, err := filepath.Glob(filepath.Join("..", "..", "testdata", "fuzz", "irtext", "*"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, p := range kept {
+		b, err := os.ReadFile(p)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(string(b))
+	}
 	f.Fuzz(func(t *testing.T, text string) {
 		g, err := ir.Parse(text)
 		if err != nil {
