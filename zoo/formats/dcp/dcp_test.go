@@ -175,6 +175,12 @@ func TestRoundTrip(t *testing.T) {
 		t.Errorf("%+v", w)
 	}
 	for _, ch := range w.Chunks {
+		in := must(s.Open(ch.Data.File))
+		raw := make([]byte, ch.StorageBytes)
+		if err := weights.ReadFull(in, raw, ch.Storage); err != nil || !ch.HasSum || weights.CRC(raw) != ch.Sum {
+			t.Errorf("the CRC of the chunk at %v is wrong (%v)", ch.Offsets, err)
+		}
+		in.Close()
 		if ch.Data.Offset%64 != 0 {
 			t.Errorf("a chunk is at byte %d, which is not aligned", ch.Data.Offset)
 		}

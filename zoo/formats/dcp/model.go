@@ -16,6 +16,11 @@ type Chunk struct {
 	Offsets, Sizes []int
 	// Data is the box as a tensor of Sizes inside its .distcp file.
 	Data weights.Tensor
+	// Sum is the CRC-32 of the storage that Data lies in, which begins at
+	// Storage and has StorageBytes bytes, if HasSum is set.
+	Sum                   uint32
+	HasSum                bool
+	Storage, StorageBytes int64
 }
 
 // Tensor is a logical tensor and the boxes that make it up.

@@ -362,6 +362,8 @@ func (c *Checkpoint) open(f weights.File, name string, it *item) error {
 		return fmt.Errorf("the bytes hold shape %v, but the metadata say %v", v.Shape, ch.Sizes)
 	}
 	ch.Data = v.Ref(t.Name)
+	st := v.Storage
+	ch.Sum, ch.HasSum, ch.Storage, ch.StorageBytes = st.Sum, st.HasSum, st.Offset, st.Bytes()
 	return nil
 }
 

@@ -160,6 +160,7 @@ func (f *File) placeZip(byName map[string]*record, base int64) error {
 			return fmt.Errorf("storage %q has %d bytes where %d are needed", s.Key, rec.size, s.Bytes())
 		}
 		f.place(s, rec.offset, base)
+		s.Sum, s.HasSum = rec.crc, rec.size == s.Bytes()
 	}
 	return nil
 }

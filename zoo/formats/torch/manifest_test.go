@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/lathe-ml/lathe/compiler/weights"
 	"github.com/lathe-ml/lathe/zoo/formats/fixture"
 )
 
@@ -35,6 +36,12 @@ func TestManifests(t *testing.T) {
 			files++
 			tensors += compareTensors(t, filepath.Base(dir)+"/"+name, f, want)
 			scalars += compareScalars(t, filepath.Base(dir)+"/"+name, f, want)
+			for _, st := range f.Storages {
+				b := make([]byte, st.Bytes())
+				if err := weights.ReadFull(st.Data, b, 0); err != nil || !st.HasSum || weights.CRC(b) != st.Sum {
+					t.Errorf("%s: storage %s: the CRC is not that of the file (%v)", name, st.Key, err)
+				}
+			}
 			if err := f.VerifySums(); err != nil {
 				t.Errorf("%s: %v", name, err)
 			}

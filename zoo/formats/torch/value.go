@@ -143,6 +143,10 @@ type Storage struct {
 	// not in a file (a storage made for writing).
 	File   string
 	Offset int64
+	// Sum is the CRC-32 of its bytes as the file states it, if HasSum is set:
+	// torch.load never looks at it, so damage goes unnoticed there.
+	Sum    uint32
+	HasSum bool
 	// Data reads the bytes, position 0 being the first. A storage that was
 	// read has it; for writing it may be nil if the caller fills the slots.
 	Data io.ReaderAt
