@@ -41,14 +41,14 @@ func expandNonZero(c *Ctx) {
 	if x.DType == tensor.String {
 		c.Unsupported("a string input")
 	}
-	rank := max(len(x.Shape), 1) // a scalar counts as one element
 	var hits []int
 	for i := range x.Len() {
 		if isNonZero(x, i) {
 			hits = append(hits, i)
 		}
 	}
-	out := tensor.New(tensor.I64, rank, len(hits))
+	// A scalar has no coordinates: the result is [0, N], unlike numpy's.
+	out := tensor.New(tensor.I64, len(x.Shape), len(hits))
 	st := rowStrides(x.Shape)
 	for j, h := range hits {
 		for a := range x.Shape {
