@@ -23,6 +23,7 @@ type benchOptions struct {
 	inputs   inputFlags
 	engine   engineOptions
 	peer     string
+	model    string
 	warmup   int
 	minTime  time.Duration
 	minRuns  int
@@ -34,8 +35,8 @@ type benchOptions struct {
 func newBenchCmd(f *factory) *cobra.Command {
 	o := &benchOptions{factory: f}
 	cmd := &cobra.Command{
-		Use:   "bench MODEL…",
-		Short: "Time a model, also against ONNX Runtime",
+		Use:   "bench MODEL|ARTIFACT…",
+		Short: "Time a model or an artifact, also against ONNX Runtime",
 		Long: `bench times runs of a model on recorded or random inputs and prints latencies.
 A folder stands for every model below it; recorded inputs beside a model
 (test_data_set_0) are used if no others are given.
@@ -61,6 +62,7 @@ or, with --baseline, "median>5%" for more than 5 % over the baseline.`,
 	o.flags(cmd)
 	fl := cmd.Flags()
 	fl.StringVar(&o.peer, "peer", "", "also time ONNX Runtime: the path of its library, or auto to look for it")
+	fl.StringVar(&o.model, "model", "", "the model that the peer runs when an artifact is timed")
 	fl.StringVar(&o.baseline, "baseline", "", "an earlier --json of the same models, to compare with")
 	fl.StringArrayVar(&o.failIf, "fail-if", nil, "exit with code 6 if this holds, such as ratio<0.5; repeat it")
 	fl.BoolVar(&o.keepOn, "keep-going", false, "with several models: report those that cannot run and go on")
@@ -216,7 +218,7 @@ func (o *benchOptions) report(rep benchReport) error {
 func (o *benchOptions) one(ctx context.Context, e engine, path string) (benchResult, error) {
 	r := benchResult{Model: path, Backend: e.name, Threads: o.engine.threads}
 	if o.peer == "" {
-		own, err := o.local(ctx, e, path)
+		own, err := o.local(ctx, path)
 		if err != nil {
 			return r, err
 		}
@@ -229,7 +231,13 @@ func (o *benchOptions) one(ctx context.Context, e engine, path string) (benchRes
 		return r, err
 	}
 	defer own.close()
-	peer, err := o.worker(ctx, "peer", path)
+	peerPath := path
+	if isArtifact(path) {
+		if peerPath = o.model; peerPath == "" {
+			return r, fault.New(fault.Usage, "the peer cannot run an artifact").InFile(path).Hint("give its model with --model")
+		}
+	}
+	peer, err := o.worker(ctx, "peer", peerPath)
 	if err != nil {
 		return r, fmt.Errorf("peer: %w", err)
 	}
@@ -248,7 +256,7 @@ func (o *benchOptions) one(ctx context.Context, e engine, path string) (benchRes
 func findModels(paths []string) ([]string, error) {
 	var all []string
 	for _, p := range paths {
-		if !isDir(p) {
+		if !isDir(p) || isArtifact(p) {
 			all = append(all, p)
 			continue
 		}

@@ -34,8 +34,8 @@ type local struct {
 	done func()
 }
 
-func (o *benchOptions) local(ctx context.Context, e engine, path string) (*local, error) {
-	m, err := loadModel(path)
+func (o *benchOptions) local(ctx context.Context, path string) (*local, error) {
+	e, m, err := openSubject(path, o.backend)
 	if err != nil {
 		return nil, err
 	}
@@ -206,11 +206,7 @@ func newBenchWorkerCmd(f *factory) *cobra.Command {
 		Example: "  echo 10 | lathe " + workerName + " model.onnx",
 		Args:    args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, a []string) error {
-			e, err := findEngine(o.backend)
-			if err != nil {
-				return err
-			}
-			l, err := o.local(cmd.Context(), e, a[0])
+			l, err := o.local(cmd.Context(), a[0])
 			if err != nil {
 				return err
 			}

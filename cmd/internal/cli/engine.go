@@ -3,8 +3,8 @@ package cli
 import (
 	"context"
 	"os"
-	"strings"
 
+	"github.com/lathe-ml/lathe/backends/cpu"
 	"github.com/lathe-ml/lathe/backends/ort"
 	"github.com/lathe-ml/lathe/compiler/conformance"
 	"github.com/lathe-ml/lathe/compiler/core"
@@ -13,7 +13,6 @@ import (
 	"github.com/lathe-ml/lathe/compiler/onnx"
 	"github.com/lathe-ml/lathe/compiler/onnxfile"
 	"github.com/lathe-ml/lathe/compiler/tensor"
-	"github.com/lathe-ml/lathe/internal/nearest"
 )
 
 // engine is one way to run a model. prepare does everything that is done once
@@ -38,12 +37,13 @@ type session struct {
 }
 
 // defaultBackend is what runs a model when nothing is said.
-const defaultBackend = "eval"
+const defaultBackend = "cpu"
 
 // engines is the table of ways to run a model, the definition of right first.
 var engines = []engine{
 	{"eval", "reference evaluator, node by node", prepareEval},
 	{"core", "expanded to core ops with static shapes, then evaluated", prepareCore},
+	{"cpu", "native code for this CPU", prepareCompiled(cpu.Backend())},
 	{"peer", "ONNX Runtime " + ort.Version, preparePeer},
 }
 
@@ -61,11 +61,7 @@ func findEngine(name string) (engine, error) {
 			return e, nil
 		}
 	}
-	err := fault.New(fault.Usage, "unknown backend %q", name)
-	if n := nearest.Find(name, engineNames()); n != "" {
-		return engine{}, err.Hint("did you mean %q?", n)
-	}
-	return engine{}, err.Hint("use one of: %s", strings.Join(engineNames(), ", "))
+	return engine{}, choiceError("backend", name, engineNames())
 }
 
 // runner runs each data set once, for verification.

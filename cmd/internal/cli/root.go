@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -23,11 +24,13 @@ type commandRow struct {
 
 // commands is the table of top-level commands, in the order of the help page.
 var commands = []commandRow{
+	{groupCompile, newCompileCmd},
 	{groupCompile, newRunCmd},
 	{groupCompile, newVerifyCmd},
 	{groupCompile, newBenchCmd},
 	{groupCompile, newBenchWorkerCmd},
 	{groupLook, newInspectCmd},
+	{groupLook, newPlanCmd},
 	{groupLook, newDiffCmd},
 	{groupMachine, newDoctorCmd},
 	{groupMachine, newDevicesCmd},
@@ -192,4 +195,13 @@ func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 		}
 		return nil
 	}
+}
+
+// choiceError says that a flag's value is none of the known ones.
+func choiceError(flag, value string, known []string) error {
+	err := fault.New(fault.Usage, "unknown %s %q", flag, value)
+	if n := nearest.Find(value, known); n != "" {
+		return err.Hint("did you mean %q?", n)
+	}
+	return err.Hint("use one of: %s", strings.Join(known, ", "))
 }

@@ -36,14 +36,15 @@ type runOptions struct {
 func newRunCmd(f *factory) *cobra.Command {
 	o := &runOptions{factory: f}
 	cmd := &cobra.Command{
-		Use:   "run MODEL",
-		Short: "Run a model on files and print or save what it gives",
-		Long: `run feeds a model with tensors (.npy, .npz, .pb), images or random values, and
+		Use:   "run MODEL|ARTIFACT",
+		Short: "Run a model or an artifact on files and print or save what it gives",
+		Long: `run feeds a model, or an artifact that lathe compile made, with tensors (.npy, .npz, .pb), images or random values, and
 prints a summary of each output, or the best classes if a label file is given.`,
 		Example: `  lathe run model.onnx --input x.npy -o y.npz
   lathe run mnist.onnx -i digit.png --preprocess gray,invert --labels digits.txt
   lathe run mobilenet.onnx -i cat.jpg --preprocess resize=256,crop=224,scale=1/255 --labels imagenet.txt --top 5
-  lathe run model.onnx --dim N=4 --seed 7 --json`,
+  lathe run model.onnx --dim N=4 --seed 7 --json
+  lathe run artifact/ --input x.npy`,
 		Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			o.model = a[0]
@@ -79,12 +80,9 @@ type outputInfo struct {
 }
 
 func (o *runOptions) run(ctx context.Context) error {
-	e, err := findEngine(o.backend)
-	if err != nil {
-		return err
-	}
 	var labels []string
 	if o.labels != "" {
+		var err error
 		if labels, err = data.ReadLabels(o.labels); err != nil {
 			return err
 		}
@@ -92,7 +90,7 @@ func (o *runOptions) run(ctx context.Context) error {
 	if err := o.checkOut(); err != nil {
 		return err
 	}
-	m, err := loadModel(o.model)
+	e, m, err := openSubject(o.model, o.backend)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"regexp"
 	"time"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/lathe-ml/lathe/compiler/conformance"
 	"github.com/lathe-ml/lathe/compiler/fault"
+	"github.com/lathe-ml/lathe/compiler/ir"
 	"github.com/lathe-ml/lathe/compiler/onnxfile"
 )
 
@@ -34,7 +36,7 @@ type verifyOptions struct {
 func newVerifyCmd(f *factory) *cobra.Command {
 	o := &verifyOptions{factory: f}
 	cmd := &cobra.Command{
-		Use:   "verify [MODEL] [--testdata DIR]",
+		Use:   "verify [MODEL|ARTIFACT] [--testdata DIR]",
 		Short: "Compare results with recorded ones, the reference evaluator or a peer",
 		Long: `verify proves that a backend gives the right numbers.
 
@@ -64,8 +66,8 @@ Exit codes: 5 if any case fails, 0 if none does.`,
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&o.testdata, "testdata", "", "folder of ONNX test cases, or of one model's recorded data")
-	fl.StringVar(&o.backend, "backend", defaultBackend, "what is verified: "+fmt.Sprint(engineNames()))
-	fl.StringVar(&o.against, "against", "eval", "the reference for a model without recorded outputs")
+	fl.StringVar(&o.backend, "backend", defaultBackend, "what is verified, for a model: "+fmt.Sprint(engineNames()))
+	fl.StringVar(&o.against, "against", "eval", "the reference without recorded outputs: a backend, a model or an artifact")
 	fl.Float64Var(&o.tol.RTol, "rtol", conformance.Standard.RTol, "relative tolerance of floats")
 	fl.Float64Var(&o.tol.ATol, "atol", conformance.Standard.ATol, "absolute tolerance of floats")
 	fl.BoolVar(&o.tol.Lenient, "lenient", false, "also accept one quantization step, one unit in the last place of 16-bit floats")
@@ -82,6 +84,9 @@ Exit codes: 5 if any case fails, 0 if none does.`,
 }
 
 func (o *verifyOptions) run(ctx context.Context) error {
+	if o.model != "" {
+		return o.verifyModel(ctx)
+	}
 	e, err := findEngine(o.backend)
 	if err != nil {
 		return err
@@ -91,10 +96,7 @@ func (o *verifyOptions) run(ctx context.Context) error {
 			return err
 		}
 	}
-	switch {
-	case o.model != "":
-		return o.verifyModel(ctx, e)
-	case o.testdata == "":
+	if o.testdata == "" {
 		return fault.New(fault.Usage, "nothing to verify").Hint("give a model, or --testdata DIR")
 	}
 	cases, err := conformance.Discover(o.testdata)
@@ -174,8 +176,8 @@ func (o *verifyOptions) report(rep *conformance.Report) error {
 
 // verifyModel compares one model with recorded outputs, or with a second
 // engine on the same inputs.
-func (o *verifyOptions) verifyModel(ctx context.Context, e engine) error {
-	m, err := loadModel(o.model)
+func (o *verifyOptions) verifyModel(ctx context.Context) error {
+	e, m, err := openSubject(o.model, o.backend)
 	if err != nil {
 		return err
 	}
@@ -183,18 +185,18 @@ func (o *verifyOptions) verifyModel(ctx context.Context, e engine) error {
 	if o.testdata != "" {
 		return o.recorded(ctx, e, m)
 	}
-	ref, err := findEngine(o.against)
+	ref, refModel, err := o.reference(e, m)
 	if err != nil {
-		return fmt.Errorf("--against: %w", err)
+		return err
 	}
-	if ref.name == e.name {
-		return fault.New(fault.Usage, "%s cannot be verified against itself", e.name).Hint("give another --backend or --against")
+	if refModel != m {
+		defer refModel.Close()
 	}
 	set, err := o.inputs.read(o.factory, m, &o.shapes)
 	if err != nil {
 		return err
 	}
-	want, err := ref.runner(o.factory, o.engine)(ctx, m, set)
+	want, err := ref.runner(o.factory, o.engine)(ctx, refModel, set)
 	if err != nil {
 		return o.skipped(fmt.Errorf("the reference %s: %w", ref.name, err))
 	}
@@ -202,9 +204,14 @@ func (o *verifyOptions) verifyModel(ctx context.Context, e engine) error {
 	if err != nil {
 		return o.skipped(err)
 	}
+	return o.report(o.compared(e, o.model, got, want.Data, conformance.Quantizes(refModel.Graph)))
+}
+
+// compared is the report on one comparison.
+func (o *verifyOptions) compared(e engine, name string, got conformance.Outputs, want []*ir.Data, quantized bool) *conformance.Report {
 	rep := &conformance.Report{Backend: e.name, Tolerance: o.tol}
-	r := conformance.Result{Name: o.model, Status: conformance.Pass, Bound: got.Bound}
-	if err := conformance.Compare(got.Data, want.Data, o.tol, conformance.Quantizes(m.Graph)); err != nil {
+	r := conformance.Result{Name: name, Status: conformance.Pass, Bound: got.Bound}
+	if err := conformance.Compare(got.Data, want, o.tol, quantized); err != nil {
 		r.Status, r.Reason = conformance.Fail, err.Error()
 		rep.Fail++
 	} else {
@@ -214,7 +221,45 @@ func (o *verifyOptions) verifyModel(ctx context.Context, e engine) error {
 		}
 	}
 	rep.Cases = []conformance.Result{r}
-	return o.report(rep)
+	return rep
+}
+
+// recordedArtifact runs an artifact on data sets that were recorded with its
+// model.
+func (o *verifyOptions) recordedArtifact(ctx context.Context, e engine, m *onnxfile.Model, sets []string) error {
+	all := &conformance.Report{Backend: e.name, Tolerance: o.tol}
+	for _, dir := range sets {
+		set, err := conformance.ReadSet(m, dir)
+		if err != nil {
+			return err
+		}
+		got, err := e.runner(o.factory, o.engine)(ctx, m, set)
+		if err != nil {
+			return err
+		}
+		rep := o.compared(e, dir, got, set.Outputs, false)
+		all.Pass, all.Fail, all.Cases = all.Pass+rep.Pass, all.Fail+rep.Fail, append(all.Cases, rep.Cases...)
+	}
+	return o.report(all)
+}
+
+// reference resolves --against: an engine for the same model, or another
+// model or artifact.
+func (o *verifyOptions) reference(e engine, m *onnxfile.Model) (engine, *onnxfile.Model, error) {
+	if _, err := os.Stat(o.against); err == nil {
+		ref, other, err := openSubject(o.against, "eval")
+		return ref, other, err
+	}
+	ref, err := findEngine(o.against)
+	switch {
+	case err != nil:
+		return ref, nil, fmt.Errorf("--against: %w", err)
+	case e.name == "artifact":
+		return ref, nil, fault.New(fault.Usage, "an artifact is verified against a model").Hint("give it with --against model.onnx, or recorded data with --testdata")
+	case ref.name == e.name:
+		return ref, nil, fault.New(fault.Usage, "%s cannot be verified against itself", e.name).Hint("give another --backend or --against")
+	}
+	return ref, m, nil
 }
 
 // skipped turns a refusal into a warning if --allow-skip asks for that.
@@ -234,6 +279,9 @@ func (o *verifyOptions) recorded(ctx context.Context, e engine, m *onnxfile.Mode
 	}
 	if len(sets) == 0 {
 		sets = []string{o.testdata}
+	}
+	if e.name == "artifact" {
+		return o.recordedArtifact(ctx, e, m, sets)
 	}
 	return o.cases(ctx, e, []conformance.Case{{Name: o.model, Model: m.Path, Sets: sets}})
 }

@@ -1,0 +1,237 @@
+package cli
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/lathe-ml/lathe/backends/cpu"
+	"github.com/lathe-ml/lathe/compiler/backend"
+	"github.com/lathe-ml/lathe/compiler/fault"
+	"github.com/lathe-ml/lathe/compiler/onnx"
+	"github.com/lathe-ml/lathe/compiler/onnxfile"
+	"github.com/lathe-ml/lathe/compiler/tensor"
+	"github.com/lathe-ml/lathe/internal/atomicfile"
+)
+
+type compileOptions struct {
+	*factory
+	model      string
+	out        string
+	target     string
+	cpu        string
+	threads    int
+	name       string
+	compiler   string
+	keepSource bool
+	force      bool
+	dryRun     bool
+	shapes     shapeFlags
+}
+
+// targets are the backends that make artifacts, by the name that --target takes.
+var targets = map[string]func() backend.Backend{
+	"cpu": cpu.Backend,
+}
+
+func newCompileCmd(f *factory) *cobra.Command {
+	o := &compileOptions{factory: f}
+	cmd := &cobra.Command{
+		Use:   "compile MODEL -o DIR",
+		Short: "Compile a model to an artifact that runs without lathe",
+		Long: `compile reads an ONNX model and writes a folder: libmodel.so with a C interface
+(model.h), its weights (weights.bin), and manifest.json. The artifact needs
+neither lathe nor ONNX; it links from C, C++, Rust, Go and Python's ctypes.
+
+Shapes are fixed when code is made: dimensions with names are bound by --dim,
+--input-shapes or --shapes-from. The same command gives the same bytes.`,
+		Example: `  lathe compile mobilenet.onnx -o mobilenet --dim N=1
+  lathe compile model.onnx -o out --input-shapes x:1x3x224x224 --threads 2
+  lathe compile model.onnx -o out --cpu x86-64-v3 --keep-source
+  lathe compile model.onnx --dry-run --json`,
+		Args: args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			o.model = a[0]
+			ctx, stop := f.context(cmd)
+			defer stop()
+			return o.run(ctx)
+		},
+	}
+	fl := cmd.Flags()
+	fl.StringVarP(&o.out, "output", "o", "", "folder that is written")
+	fl.StringVar(&o.target, "target", "cpu", "what is made: cpu")
+	fl.StringVar(&o.cpu, "cpu", "native", "CPU that code is made for: native or a level such as x86-64-v3")
+	fl.IntVar(&o.threads, "threads", 1, "threads that the artifact starts with")
+	fl.StringVar(&o.name, "name", "", "prefix of the C functions (default: the file's name)")
+	fl.StringVar(&o.compiler, "cc", "", "C compiler (default: CC, gcc, clang)")
+	fl.BoolVar(&o.keepSource, "keep-source", false, "keep the C sources in the artifact")
+	fl.BoolVar(&o.force, "force", false, "replace an artifact that exists")
+	fl.BoolVar(&o.dryRun, "dry-run", false, "stop before the C compiler; write nothing")
+	o.shapes.register(cmd)
+	return cmd
+}
+
+// compileResult is what `lathe compile --json` prints.
+type compileResult struct {
+	Model     string     `json:"model"`
+	Artifact  string     `json:"artifact,omitempty"`
+	Target    string     `json:"target"`
+	CPU       string     `json:"cpu"`
+	Threads   int        `json:"threads"`
+	Inputs    []cpu.Port `json:"inputs"`
+	Outputs   []cpu.Port `json:"outputs"`
+	Kernels   int        `json:"kernels"`
+	Steps     int        `json:"steps"`
+	Workspace int        `json:"workspace_bytes"`
+	Weights   int        `json:"weights_bytes"`
+	Seconds   float64    `json:"seconds"`
+	PeakMiB   float64    `json:"peak_mib"`
+}
+
+func (o *compileOptions) run(ctx context.Context) error {
+	start := time.Now()
+	make, ok := targets[o.target]
+	switch {
+	case !ok:
+		return unknownTarget(o.target)
+	case o.out == "" && !o.dryRun:
+		return fault.New(fault.Usage, "no output folder").Hint("give one with -o DIR, or --dry-run")
+	case o.threads < 1:
+		return fault.New(fault.Usage, "--threads %d is less than 1", o.threads)
+	}
+	if _, err := os.Lstat(o.out); err == nil && !o.force && !o.dryRun {
+		return &atomicfile.ExistsError{Path: o.out}
+	}
+	if err := o.replaceable(); err != nil {
+		return err
+	}
+	m, err := loadModel(o.model)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	opt, err := o.shapes.options(m)
+	if err != nil {
+		return err
+	}
+	b := make()
+	l, err := lowerModel(m, opt, b, o.cpu)
+	if err != nil {
+		return err
+	}
+	if o.name == "" {
+		o.name = symbolName(m.Path)
+	}
+	if !o.dryRun {
+		if err := o.build(ctx, m, opt, b, l); err != nil {
+			return err
+		}
+	}
+	return o.print(l, time.Since(start))
+}
+
+func unknownTarget(name string) error {
+	return choiceError("target", name, sortedKeys(targets))
+}
+
+// replaceable holds that --force replaces an artifact and not somebody's home.
+func (o *compileOptions) replaceable() error {
+	if o.out == "" || !isDir(o.out) || isArtifact(o.out) {
+		return nil
+	}
+	if es, err := os.ReadDir(o.out); err == nil && len(es) == 0 {
+		return nil
+	}
+	return fault.New(fault.Usage, "%s is a folder that lathe did not make", o.out).Hint("give another -o")
+}
+
+func (o *compileOptions) build(ctx context.Context, m *onnxfile.Model, opt onnx.Options, b backend.Backend, l *lowered) error {
+	sum, err := fileSHA256(m.Path)
+	if err != nil {
+		return err
+	}
+	cache, err := o.objectCache()
+	if err != nil {
+		return err
+	}
+	made := map[string]any{
+		"lathe":        readVersion().Version,
+		"model_sha256": sum,
+		"opset":        summarize(m).Opsets,
+	}
+	if len(opt.Dims) > 0 {
+		made["dims"] = opt.Dims
+	}
+	bar := o.Progress("compiling "+filepath.Base(o.model), 0)
+	defer bar.Done()
+	// The C compiler runs in a folder of its own.
+	out, err := filepath.Abs(o.out)
+	if err != nil {
+		return fault.New(fault.Usage, "no such place as %s: %w", o.out, err)
+	}
+	return atomicfile.WriteDir(out, o.force, func(tmp string) error {
+		err := b.Build(ctx, l.program, tmp, backend.Options{
+			Name: o.name, Traits: l.traits, Threads: o.threads, CacheDir: cache, Compiler: o.compiler,
+			KeepSource: o.keepSource, Manifest: made,
+			Progress: func(done, total int, what string) { bar.Describe(what); bar.Add(1) },
+		})
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err != nil {
+			return err
+		}
+		return writeReport(tmp, m, l)
+	})
+}
+
+func fileSHA256(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", fault.New(fault.BadModel, "cannot read: %w", errors.Unwrap(err)).InFile(path)
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", fault.New(fault.BadModel, "cannot read: %w", err).InFile(path)
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+func (o *compileOptions) print(l *lowered, took time.Duration) error {
+	p := l.program
+	r := compileResult{
+		Model: o.model, Target: o.target, CPU: l.traits.CPU, Threads: o.threads, Inputs: programPorts(p.Inputs), Outputs: programPorts(p.Outputs),
+		Kernels: len(p.Kernels), Steps: len(p.Steps), Workspace: p.Workspace, Weights: p.Weights, Seconds: took.Seconds(), PeakMiB: peakMiB(),
+	}
+	if !o.dryRun {
+		r.Artifact = o.out
+	}
+	if o.json {
+		return o.JSON(r)
+	}
+	t := o.Table("what", "value")
+	if r.Artifact != "" {
+		t.Row("artifact", r.Artifact)
+	}
+	t.Row("target", r.Target+" "+r.CPU)
+	for _, x := range r.Inputs {
+		t.Row("input", x.Name+" "+x.Type+tensor.ShapeString(x.Shape))
+	}
+	for _, x := range r.Outputs {
+		t.Row("output", x.Name+" "+x.Type+tensor.ShapeString(x.Shape))
+	}
+	t.Row("kernels", itoa(r.Kernels)+", called "+itoa(r.Steps)+" times")
+	t.Row("workspace", bytesText(int64(r.Workspace)))
+	t.Row("weights", bytesText(int64(r.Weights)))
+	t.Print()
+	o.Infof("%.2f s", r.Seconds)
+	return nil
+}

@@ -1,0 +1,124 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/lathe-ml/lathe/compiler"
+	"github.com/lathe-ml/lathe/compiler/backend"
+	"github.com/lathe-ml/lathe/compiler/conformance"
+	"github.com/lathe-ml/lathe/compiler/fault"
+	"github.com/lathe-ml/lathe/compiler/onnx"
+	"github.com/lathe-ml/lathe/compiler/onnxfile"
+	"github.com/lathe-ml/lathe/compiler/program"
+)
+
+// lowered is a model on its way to an artifact.
+type lowered struct {
+	program *program.Program
+	traits  backend.Traits
+	x       *onnx.Expanded
+}
+
+// lowerModel takes a model to a program for a backend's CPU.
+func lowerModel(m *onnxfile.Model, o onnx.Options, b backend.Backend, cpuName string) (*lowered, error) {
+	t, err := b.Target(cpuName)
+	if err != nil {
+		return nil, err
+	}
+	x, err := onnx.Expand(m.Graph, o)
+	if err != nil {
+		return nil, inModel(err, m)
+	}
+	p, err := compiler.Program(x.Graph, t)
+	if err != nil {
+		return nil, inModel(fmt.Errorf("lowering: %w", err), m)
+	}
+	return &lowered{p, t, x}, nil
+}
+
+// inModel names the file in a classed error that does not.
+func inModel(err error, m *onnxfile.Model) error {
+	if e := fault.As(err); e != nil && e.File == "" && m.Path != "" {
+		return fmt.Errorf("%s: %w", m.Path, err)
+	}
+	return err
+}
+
+// objectCache is the folder of compiled kernels.
+func (f *factory) objectCache() (string, error) {
+	dir, err := f.cacheDir()
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(dir, "objects"), nil
+}
+
+// prepareCompiled makes an engine of a backend: the model is compiled for the
+// shapes of its inputs and opened from a temporary folder.
+func prepareCompiled(b backend.Backend) func(context.Context, *factory, engineOptions, *onnxfile.Model, *conformance.Set) (*session, error) {
+	return func(ctx context.Context, f *factory, o engineOptions, m *onnxfile.Model, s *conformance.Set) (*session, error) {
+		x, bound, err := conformance.ExpandFor(m, s)
+		if err != nil {
+			return nil, err
+		}
+		in, err := conformance.Feed(m, s, x.Graph)
+		if err != nil {
+			return nil, err
+		}
+		t, err := b.Target("")
+		if err != nil {
+			return nil, err
+		}
+		p, err := compiler.Program(x.Graph, t)
+		if err != nil {
+			return nil, err
+		}
+		ses, done, err := openProgram(ctx, f, b, p, t, o.threads)
+		if err != nil {
+			return nil, err
+		}
+		q := compiledSession(ses, in, done)
+		q.bound = bound
+		return q, nil
+	}
+}
+
+// openProgram opens a program directly where the backend can, else by building
+// an artifact in a temporary folder.
+func openProgram(ctx context.Context, f *factory, b backend.Backend, p *program.Program, t backend.Traits, threads int) (backend.Session, func(), error) {
+	if b.Direct != nil {
+		ses, err := b.Direct(p, threads)
+		return ses, nil, err
+	}
+	cache, err := f.objectCache()
+	if err != nil {
+		return nil, nil, err
+	}
+	dir, err := os.MkdirTemp("", "lathe-run-")
+	if err != nil {
+		return nil, nil, fault.New(fault.Usage, "cannot make a temporary folder: %w", err).Hint("set TMPDIR to a folder with space")
+	}
+	done := func() { os.RemoveAll(dir) }
+	if err := b.Build(ctx, p, dir, backend.Options{Name: "model", Traits: t, Threads: threads, CacheDir: cache}); err != nil {
+		done()
+		return nil, nil, err
+	}
+	ses, err := b.Open(dir, threads)
+	if err != nil {
+		done()
+		return nil, nil, err
+	}
+	return ses, done, nil
+}
+
+// symbolName is the default name of an artifact: the model file's, without
+// its extension. It does not depend on the folder, so that neither does the
+// artifact.
+func symbolName(path string) string {
+	base := filepath.Base(path)
+	return strings.TrimSuffix(base, filepath.Ext(base))
+}

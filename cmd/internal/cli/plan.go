@@ -1,0 +1,72 @@
+package cli
+
+import (
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/lathe-ml/lathe/compiler/conformance"
+	"github.com/lathe-ml/lathe/compiler/fault"
+	"github.com/lathe-ml/lathe/compiler/onnx"
+)
+
+type planOptions struct {
+	*factory
+	target string
+	cpu    string
+	shapes shapeFlags
+}
+
+func newPlanCmd(f *factory) *cobra.Command {
+	o := &planOptions{factory: f}
+	cmd := &cobra.Command{
+		Use:   "plan MODEL",
+		Short: "Say what a compile would do, and what would not run, before any work",
+		Long: `plan takes a model as far as a program of kernels and prints it: each call with
+its work, its memory traffic and the workspace that is live meanwhile. A model
+that cannot be compiled is refused with every op that is not known.`,
+		Example: `  lathe plan model.onnx --dim N=1
+  lathe plan model.onnx --target cpu --cpu x86-64-v3 --json`,
+		Args: args(cobra.ExactArgs(1)),
+		RunE: func(_ *cobra.Command, a []string) error { return o.run(a[0]) },
+	}
+	cmd.Flags().StringVar(&o.target, "target", "cpu", "what would be made: cpu")
+	cmd.Flags().StringVar(&o.cpu, "cpu", "native", "CPU that code would be made for")
+	o.shapes.register(cmd)
+	return cmd
+}
+
+func (o *planOptions) run(path string) error {
+	make, ok := targets[o.target]
+	if !ok {
+		return unknownTarget(o.target)
+	}
+	m, err := loadModel(path)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	opt, err := o.shapes.options(m)
+	if err != nil {
+		return err
+	}
+	if u := onnx.Unknown(m.Graph, conformance.Opsets(m)); len(u) > 0 {
+		return fault.New(fault.Unsupported, "the model has ops that lathe does not know: %s", strings.Join(u, ", ")).InFile(m.Path)
+	}
+	l, err := lowerModel(m, opt, make(), o.cpu)
+	if err != nil {
+		return err
+	}
+	r := makeReport(m, l)
+	if o.json {
+		return o.JSON(r)
+	}
+	t := o.Table(">step", "family", "values", "node", ">flops", ">bytes", ">live")
+	for i, s := range r.Steps {
+		t.Row(itoa(i), s.Family, s.Values, s.Node, groupDigits(s.Flops), groupDigits(s.Bytes), bytesText(int64(s.Live)))
+	}
+	t.Print()
+	o.Infof("%s for %s: %d kernels, %d calls, %s multiply-accumulates, workspace %s (at least %s are live at once), weights %s",
+		o.target, r.CPU, r.Kernels, len(r.Steps), groupDigits(r.MACs), bytesText(int64(r.Workspace)), bytesText(int64(r.Peak)), bytesText(int64(r.Weights)))
+	return nil
+}

@@ -1,0 +1,82 @@
+package cli
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+
+	"github.com/lathe-ml/lathe/backends/cpu"
+	"github.com/lathe-ml/lathe/compiler/backend"
+	"github.com/lathe-ml/lathe/compiler/conformance"
+	"github.com/lathe-ml/lathe/compiler/fault"
+	"github.com/lathe-ml/lathe/compiler/ir"
+	"github.com/lathe-ml/lathe/compiler/onnxfile"
+	"github.com/lathe-ml/lathe/compiler/tensor"
+)
+
+// isArtifact reports whether a path is a folder that lathe compile made.
+func isArtifact(path string) bool {
+	_, err := os.Stat(filepath.Join(path, "manifest.json"))
+	return err == nil
+}
+
+// openSubject resolves the argument of run, verify and bench: an artifact runs
+// itself, a model runs on the named engine. An artifact is given as a model
+// that has its inputs and outputs and no nodes.
+func openSubject(path, backendName string) (engine, *onnxfile.Model, error) {
+	if !isArtifact(path) {
+		e, err := findEngine(backendName)
+		if err != nil {
+			return engine{}, nil, err
+		}
+		m, err := loadModel(path)
+		return e, m, err
+	}
+	man, err := cpu.ReadManifest(path)
+	if err != nil {
+		return engine{}, nil, err
+	}
+	g := &ir.Graph{Name: man.Name}
+	for _, side := range []struct {
+		from []cpu.Port
+		to   *[]*ir.Value
+	}{{man.Inputs, &g.Inputs}, {man.Outputs, &g.Outputs}} {
+		for _, p := range side.from {
+			d, ok := tensor.ParseDType(p.Type)
+			if !ok {
+				return engine{}, nil, fault.New(fault.BadModel, "unknown element type %q in the manifest", p.Type).InFile(path)
+			}
+			*side.to = append(*side.to, &ir.Value{Name: p.Name, Type: ir.TensorType(d, p.Shape...)})
+		}
+	}
+	m := onnxfile.New(g, 1)
+	m.Path = path
+	return engine{name: "artifact", doc: "compiled for " + man.CPU, prepare: prepareArtifact}, m, nil
+}
+
+func prepareArtifact(_ context.Context, _ *factory, o engineOptions, m *onnxfile.Model, s *conformance.Set) (*session, error) {
+	in, err := tensors(m, s)
+	if err != nil {
+		return nil, err
+	}
+	ses, err := cpu.Backend().Open(m.Path, o.threads)
+	if err != nil {
+		return nil, err
+	}
+	return compiledSession(ses, in, nil), nil
+}
+
+// compiledSession wraps a backend's session; done is called at the end.
+func compiledSession(ses backend.Session, in []*tensor.Tensor, done func()) *session {
+	out := backend.NewOutputs(ses)
+	return &session{
+		run:     func(context.Context) error { return ses.Run(in, out) },
+		outputs: func() ([]*ir.Data, error) { return wrap(out), nil },
+		close: func() {
+			ses.Close()
+			if done != nil {
+				done()
+			}
+		},
+	}
+}
