@@ -82,7 +82,11 @@ func TestBadModelsAreRefusedInOneSentence(t *testing.T) {
 		{"self", func(m *pb.ModelProto) { m.Graph.Node[0].Input[1] = "a" }, fault.BadModel,
 			`node "first" (Add): the graph has a cycle: "first" -> "first"`},
 		{"cycle through a branch", func(m *pb.ModelProto) { m.Graph.Node[2].Attribute[0].G.Node[0].Input[0] = "y" }, fault.BadModel,
-			`node "p" (Neg): input 0 ("y") is computed by a later node, "choice"`},
+			`node "p" (Neg): the graph has a cycle: "choice" -> "choice"`},
+		{"cycle further up", func(m *pb.ModelProto) {
+			m.Graph.Node = append(m.Graph.Node, op("Neg", "late", "late2", "l"), op("Neg", "later", "l", "late2"))
+			m.Graph.Node[0].Input[1] = "l"
+		}, fault.BadModel, `node "first" (Add): the graph has a cycle: "late" -> "later" -> "late"`},
 		{"order", func(m *pb.ModelProto) { n := m.Graph.Node; n[0], n[1] = n[1], n[0] }, fault.BadModel,
 			`node "second" (Mul): input 0 ("a") is computed by a later node, "first"`},
 		{"missing", func(m *pb.ModelProto) { m.Graph.Node[0].Input[1] = "no\n\"such\"" }, fault.BadModel,

@@ -15,6 +15,7 @@ type scope struct {
 	// list included, for error messages.
 	makers map[string]int
 	nodes  []*pb.NodeProto
+	at     int // the node being read
 }
 
 func newScope(outer *scope, nodes []*pb.NodeProto) *scope {
@@ -156,7 +157,8 @@ func (r *reader) inits(g *ir.Graph, gp *pb.GraphProto, s *scope) error {
 
 func (r *reader) nodes(g *ir.Graph, list []*pb.NodeProto, s *scope) error {
 	for i, p := range list {
-		n, err := r.node(p, i, s)
+		s.at = i
+		n, err := r.node(p, s)
 		if err != nil {
 			return err
 		}
@@ -165,7 +167,7 @@ func (r *reader) nodes(g *ir.Graph, list []*pb.NodeProto, s *scope) error {
 	return nil
 }
 
-func (r *reader) node(p *pb.NodeProto, at int, s *scope) (*ir.Node, error) {
+func (r *reader) node(p *pb.NodeProto, s *scope) (*ir.Node, error) {
 	n := &ir.Node{
 		Op: p.OpType, Domain: p.Domain, Overload: p.Overload, Name: p.Name, Doc: p.DocString,
 		Meta: kvs(p.MetadataProps), Extra: nodeExtra(p),
@@ -184,7 +186,7 @@ func (r *reader) node(p *pb.NodeProto, at int, s *scope) (*ir.Node, error) {
 		var v *ir.Value
 		if name != "" {
 			if v = s.find(name); v == nil {
-				return nil, atNode(s.missing(i, name, at), n)
+				return nil, atNode(s.missing(i, name), n)
 			}
 		}
 		n.Inputs = append(n.Inputs, v)

@@ -7,18 +7,16 @@ import (
 	"github.com/lathe-ml/lathe/compiler/onnxfile/pb"
 )
 
-// missing explains why a name that node at reads is not there: nothing
-// computes it, or a later node does, perhaps in a cycle.
-func (s *scope) missing(input int, name string, at int) error {
+// missing explains why a name that the node being read wants is not there:
+// nothing computes it, or a later node does, perhaps in a cycle.
+func (s *scope) missing(input int, name string) error {
 	for e := s; e != nil; e = e.outer {
 		maker, ok := e.makers[name]
 		if !ok {
 			continue
 		}
-		if e == s {
-			if c := s.cycle(at); c != nil {
-				return bad("the graph has a cycle: %s", strings.Join(c, " -> "))
-			}
+		if c := e.cycle(e.at); c != nil {
+			return bad("the graph has a cycle: %s", strings.Join(c, " -> "))
 		}
 		return bad("input %d (%q) is computed by a later node, %s", input, name, nodeLabel(e.nodes[maker])).
 			Hint("ONNX wants the nodes in topological order; sort them first")
@@ -38,26 +36,36 @@ func nodeLabel(n *pb.NodeProto) string {
 	return n.OpType
 }
 
-// cycle finds a path from a node back to itself and names its nodes in the
-// order in which data flows; nil if there is none.
+// cycle finds a cycle among the nodes that a node depends on and names its
+// nodes in the order in which data flows; nil if there is none.
 func (s *scope) cycle(start int) []string {
-	parent := map[int]int{}
-	stack := []int{start}
+	type frame struct {
+		node  int
+		reads []int
+	}
+	open, done := map[int]bool{start: true}, map[int]bool{}
+	stack := []frame{{start, s.reads(s.nodes[start])}}
 	for len(stack) > 0 {
-		at := stack[len(stack)-1]
-		stack = stack[:len(stack)-1]
-		for _, from := range s.reads(s.nodes[at]) {
-			if from == start {
-				names := []string{nodeLabel(s.nodes[start])}
-				for n := at; n != start; n = parent[n] {
-					names = append(names, nodeLabel(s.nodes[n]))
-				}
-				return append(names, nodeLabel(s.nodes[start]))
+		top := &stack[len(stack)-1]
+		if len(top.reads) == 0 {
+			delete(open, top.node)
+			done[top.node] = true
+			stack = stack[:len(stack)-1]
+			continue
+		}
+		next := top.reads[0]
+		top.reads = top.reads[1:]
+		switch {
+		case open[next]:
+			// Each frame reads the one above it, and the top reads next.
+			names := []string{nodeLabel(s.nodes[next])}
+			for i := len(stack) - 1; stack[i].node != next; i-- {
+				names = append(names, nodeLabel(s.nodes[stack[i].node]))
 			}
-			if _, seen := parent[from]; !seen {
-				parent[from] = at
-				stack = append(stack, from)
-			}
+			return append(names, names[0])
+		case !done[next]:
+			open[next] = true
+			stack = append(stack, frame{next, s.reads(s.nodes[next])})
 		}
 	}
 	return nil
