@@ -21,7 +21,7 @@ const (
 	// is unrolled into.
 	maxUnroll = 4096
 	// maxRounds bounds evaluation, where a loop may never end.
-	maxRounds = 1 << 26
+	maxRounds = 1 << 18
 )
 
 // unroll refuses an iteration count that would make a graph of absurd size.
@@ -123,6 +123,9 @@ func expandLoop(c *Ctx) {
 		trips = max(m[0], 0)
 	}
 	cond := c.Val(1)
+	if trips < 0 && cond == nil {
+		c.Unsupported("a Loop with neither trip count nor condition, which never ends,")
+	}
 	carried := make([]*Val, max(c.NIn()-2, 0))
 	for i := range carried {
 		carried[i] = c.Val(i + 2)

@@ -248,6 +248,9 @@ func expandAffineGrid(c *Ctx) {
 	if n != 2 && n != 3 || len(ts) != 3 || ts[0] != size[0] || ts[1] != n || ts[2] != n+1 {
 		c.Fail("theta %s and size %v do not fit", theta.Type, size)
 	}
+	if _, err := tensor.Count(size); err != nil {
+		c.Fail("size: %v", err)
+	}
 	aligned := c.N.Int("align_corners", 0) == 1
 	if aligned && slices.Contains(size[2:], 1) {
 		c.Unsupported("align_corners with an axis of size 1, where it has no meaning,")

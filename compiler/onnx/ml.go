@@ -227,7 +227,11 @@ func expandLabelEncoder(c *Ctx) {
 	if keys == nil || values == nil || keys.Len() != values.Len() {
 		c.Fail("keys and values do not pair up")
 	}
-	c.Out(0, c.lookUp(keys, values, c.labelDefault(values.DType)))
+	def := c.labelDefault(values.DType)
+	if def.DType != values.DType || def.Len() != 1 {
+		c.Fail("the default %s is not one value of type %s", def, values.DType.ONNX())
+	}
+	c.Out(0, c.lookUp(keys, values, def))
 }
 
 // lookUp maps every element of input 0 by a table of keys and values.
