@@ -89,7 +89,10 @@ func (in *inliner) call(f *Function, n *ir.Node) ([]*ir.Node, []*ir.Value, error
 	for i, v := range f.Body.Inputs {
 		c.vals[v] = n.In(i)
 	}
-	tail := c.outputs(f, n)
+	tail, err := c.outputs(f, n)
+	if err != nil {
+		return nil, nil, err
+	}
 	nodes, err := c.nodes(f.Body.Nodes)
 	if err != nil {
 		return nil, nil, err
@@ -113,21 +116,25 @@ func (in *inliner) call(f *Function, n *ir.Node) ([]*ir.Node, []*ir.Value, error
 
 // outputs maps the function's outputs to the call's. One that is no node's own
 // output (an input passed through, or an output given twice) takes an Identity.
-func (c *cloner) outputs(f *Function, n *ir.Node) (tail []*ir.Node) {
+func (c *cloner) outputs(f *Function, n *ir.Node) (tail []*ir.Node, err error) {
 	for i, v := range f.Body.Outputs {
 		if i >= len(n.Outputs) || n.Outputs[i] == nil {
 			continue
 		}
 		out := n.Outputs[i]
-		if _, taken := c.vals[v]; !taken {
+		from, taken := c.vals[v]
+		switch {
+		case !taken:
 			c.vals[v] = out
 			continue
+		case from == nil:
+			return nil, bad("function %q gives %q, an input that the call omits", f.Name, v.Name)
 		}
-		id := &ir.Node{Op: "Identity", Inputs: []*ir.Value{c.vals[v]}, Outputs: []*ir.Value{out}}
+		id := &ir.Node{Op: "Identity", Inputs: []*ir.Value{from}, Outputs: []*ir.Value{out}}
 		out.Def = id
 		tail = append(tail, id)
 	}
-	return tail
+	return tail, nil
 }
 
 // callAttrs are the values that the body's references take: the defaults and

@@ -128,6 +128,8 @@ func TestFunctionsThatCannotBeInlined(t *testing.T) {
 			`function "Inner" uses ReduceMax of opset 12, which differs from the model's opset 17`},
 		{"arity", func(m *pb.ModelProto) { m.Graph.Node[0].Input = []string{"x", "c", "c", "c"} },
 			`the call has 4 inputs and 1 outputs, function "Outer" takes 3 and gives 2`},
+		{"omitted", func(m *pb.ModelProto) { m.Graph.Node[1].Input[1] = "" },
+			`function "Outer" gives "q", an input that the call omits`},
 		{"loose reference", func(m *pb.ModelProto) {
 			m.Graph.Node[0].Attribute[0] = refAttr("k", "nothing", pb.AttributeType_INT)
 		}, `attribute "k" refers to an attribute of a function, but the node is in none`},
