@@ -18,7 +18,6 @@ var convOps = []Op{
 	{Name: "DeformConv", Since: []int{19, 22}, Expand: expandDeformConv},
 	{Name: "Col2Im", Since: []int{18}, Expand: expandCol2Im},
 	{Name: "CausalConvWithState", Since: []int{27}, Expand: expandCausalConv},
-	{Domain: microsoft, Name: "FusedConv", Since: []int{1}, Expand: expandFusedConv},
 }
 
 // window is the geometry that convolutions and pools share, one entry per

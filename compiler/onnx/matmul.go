@@ -11,7 +11,7 @@ import (
 // matmulOps contract two operands, or work on stacks of matrices.
 var matmulOps = []Op{
 	{Name: "MatMul", Since: []int{1, 9, 13}, Expand: func(c *Ctx) { c.Out(0, c.B.MatMul(c.In(0), c.In(1), tensor.Invalid)) }},
-	{Name: "Gemm", Since: []int{1, 6, 7, 9, 11, 13}, Expand: expandGemm},
+	{Name: "Gemm", Since: []int{1, 6, 7, 9, 11, 13}, Expand: func(c *Ctx) { c.Out(0, gemm(c)) }},
 	{Name: "Einsum", Since: []int{12}, Expand: expandEinsum},
 	{Name: "Det", Since: []int{11, 22}, Expand: func(c *Ctx) { c.Out(0, det(c, c.In(0))) }},
 	{Domain: microsoft, Name: "FusedMatMul", Since: []int{1}, Expand: expandFusedMatMul},
@@ -29,7 +29,7 @@ func scaled(c *Ctx, x *ir.Value, name string, by float64) *ir.Value {
 	return c.B.Mul(x, c.B.Like(x, by))
 }
 
-func expandGemm(c *Ctx) {
+func gemm(c *Ctx) *ir.Value {
 	a, b := c.In(0), c.In(1)
 	if a.Rank() != 2 || b.Rank() != 2 {
 		c.Fail("operands %s and %s are no matrices", a.Type, b.Type)
@@ -52,7 +52,7 @@ func expandGemm(c *Ctx) {
 			}
 		}
 	}
-	c.Out(0, c.B.Cast(y, a.DType()))
+	return c.B.Cast(y, a.DType())
 }
 
 func expandFusedMatMul(c *Ctx) {
