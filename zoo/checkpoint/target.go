@@ -36,6 +36,8 @@ type Target struct {
 	Tag      string
 	DropTied bool
 	Layout   deepspeed.Layout // for DeepSpeed
+	// Note tells apart outputs that differ for other reasons (edits).
+	Note string
 	// File is set when the output is one file; else it is a folder.
 	File string
 }

@@ -124,6 +124,9 @@ type Checkpoint struct {
 	// Unknown lists classes outside the allow-list that were carried opaque.
 	Unknown []string
 
+	// Edited tells that parameters were left out or renamed, so that the
+	// model-states files no longer fit.
+	Edited bool
 	// Book knows the storages of the torch files that were read.
 	Book *Book
 

@@ -50,6 +50,33 @@ type Tensor struct {
 	// Average asks for the mean of Pieces and each of Copies instead of their
 	// equality.
 	Average bool
+	// Delta, if set, gives a low-rank update that is added when the tensor is
+	// read; DeltaName tells updates apart.
+	Delta     func() (*Delta, error)
+	DeltaName string
+}
+
+// A Delta is Scale times the product of B (Rows x Rank) and A (Rank x Cols), or
+// its transpose, to be added to a matrix.
+type Delta struct {
+	A, B       []float32
+	Rank       int
+	Rows, Cols int64
+	Scale      float64
+	Transposed bool
+}
+
+// At is the update of the element at a row-major position of the matrix.
+func (d *Delta) At(pos int64) float64 {
+	i, j := pos/d.Cols, pos%d.Cols
+	if d.Transposed {
+		i, j = pos%d.Rows, pos/d.Rows
+	}
+	sum := 0.0
+	for k := range d.Rank {
+		sum += float64(d.B[i*int64(d.Rank)+int64(k)]) * float64(d.A[int64(k)*d.Cols+j])
+	}
+	return sum * d.Scale
 }
 
 // Numel is the number of elements.

@@ -171,11 +171,13 @@ func (w *slotWriter) tensor(s *Span) error {
 type source struct {
 	dtype tensor.DType
 	sets  []*cursor
+	t     *atom.Tensor
+	delta *atom.Delta // once it is needed
 }
 
 func newSource(t *atom.Tensor) *source {
 	size := int64(t.DType.Size())
-	s := &source{dtype: t.DType, sets: []*cursor{newCursor(size, t.Pieces)}}
+	s := &source{dtype: t.DType, t: t, sets: []*cursor{newCursor(size, t.Pieces)}}
 	if t.Average {
 		for i := range t.Copies {
 			s.sets = append(s.sets, newCursor(size, t.Copies[i:i+1]))
@@ -188,6 +190,9 @@ func newSource(t *atom.Tensor) *source {
 // when runs are tiny; padding is zero.
 func (f *filler) elements(s *source, walk *geometry.Walker, pos, n int64, b []byte) (int64, error) {
 	done, err := f.gather(s.sets[0], walk, pos, n, b)
+	if err == nil && s.t.Delta != nil {
+		err = s.update(walk, pos, done, b)
+	}
 	if err != nil || len(s.sets) == 1 {
 		return done, err
 	}
@@ -213,6 +218,31 @@ func (f *filler) elements(s *source, walk *geometry.Walker, pos, n int64, b []by
 	}
 	acc.finish(len(s.sets), b)
 	return done, nil
+}
+
+// update adds the low-rank update to elements [pos, pos+n) of a view.
+func (s *source) update(walk *geometry.Walker, pos, n int64, b []byte) error {
+	if s.delta == nil {
+		var err error
+		if s.delta, err = s.t.Delta(); err != nil {
+			return err
+		}
+	}
+	size := int64(s.dtype.Size())
+	x := tensor.New(s.dtype, int(n))
+	copy(x.Bytes(), b[:n*size])
+	for at := int64(0); at < n; {
+		g, k := walk.Next(pos + at)
+		k = min(k, n-at)
+		if g >= 0 {
+			for i := range k {
+				x.SetFloat(int(at+i), x.Float(int(at+i))+s.delta.At(g+i))
+			}
+		}
+		at += k
+	}
+	copy(b, x.Bytes())
+	return nil
 }
 
 func (f *filler) gather(c *cursor, walk *geometry.Walker, pos, n int64, b []byte) (int64, error) {

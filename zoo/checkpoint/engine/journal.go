@@ -157,6 +157,12 @@ func (j *Job) digest() string {
 	for _, b := range j.Source.Blobs {
 		fmt.Fprintf(h, "%s %d %d %08x\n", b.File, b.Offset, b.Bytes, b.Sum)
 	}
+	for _, p := range j.Source.Params {
+		fmt.Fprintf(h, "%s %v\n", p.Name, p.Aliases)
+		for _, s := range p.States {
+			fmt.Fprintf(h, "%s %s %v %s\n", s.Name, s.DType, s.Shape, s.DeltaName)
+		}
+	}
 	for _, f := range j.Files {
 		fmt.Fprintf(h, "%s %d\n", f.Name, f.Bytes)
 	}

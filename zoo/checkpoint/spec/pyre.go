@@ -22,12 +22,19 @@ func (e *PatternError) Error() string {
 // that RE2 would read differently are rewritten; those that it lacks are
 // refused by name.
 func CompilePython(pattern string) (*regexp.Regexp, error) {
+	return compile(pattern, `\A(?:`, `)`)
+}
+
+// CompilePythonSearch matches as Python's re.search and re.sub do: anywhere.
+func CompilePythonSearch(pattern string) (*regexp.Regexp, error) { return compile(pattern, "", "") }
+
+func compile(pattern, before, after string) (*regexp.Regexp, error) {
 	t := translator{src: pattern}
 	out, err := t.run()
 	if err != nil {
 		return nil, err
 	}
-	re, err := regexp.Compile(`\A(?:` + out + `)`)
+	re, err := regexp.Compile(before + out + after)
 	if err != nil {
 		return nil, fmt.Errorf("pattern %q: %w", pattern, err)
 	}

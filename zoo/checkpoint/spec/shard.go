@@ -110,6 +110,7 @@ func (m Match) mergeCount(locals [][]int64) ([]int64, []geometry.View, error) {
 
 // mergeSub merges fused sub-parameters of stated sizes.
 func (m Match) mergeSub(locals [][]int64) ([]int64, []geometry.View, error) {
+	m.Sub = m.Sub.Closed(locals[0])
 	n := int64(0)
 	dimTotal := int64(0)
 	for _, l := range locals {
@@ -118,7 +119,8 @@ func (m Match) mergeSub(locals [][]int64) ([]int64, []geometry.View, error) {
 			dimTotal += l[m.Sub.Dim]
 		}
 	}
-	shape, sizes, err := m.Sub.Resolve(n, dimTotal, len(m.Heads) > 0)
+	copies := slices.ContainsFunc(m.Heads, func(h int64) bool { return h > 0 && h < int64(len(locals)) })
+	shape, sizes, err := m.Sub.Resolve(n, dimTotal, copies)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -219,7 +221,7 @@ func (m Match) Cut(shape []int64, tp int, pad int64) ([]geometry.View, error) {
 	s := geometry.Split{Dim: m.Dim}
 	switch {
 	case m.Sub != nil:
-		_, sizes, err := m.Sub.Resolve(geometry.Numel(shape), shape[min(m.Sub.Dim, len(shape)-1)], false)
+		_, sizes, err := m.Sub.Closed(shape).Resolve(geometry.Numel(shape), shape[min(m.Sub.Dim, len(shape)-1)], false)
 		if err != nil {
 			return nil, err
 		}

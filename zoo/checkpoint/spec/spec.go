@@ -27,6 +27,25 @@ type SubShape struct {
 	Patterns []string
 	Shape    []Entry
 	Dim      int
+	// Open leaves all dimensions but Dim to what the files show.
+	Open bool
+}
+
+// Closed gives the shape with the open dimensions filled from a local or
+// logical shape.
+func (s *SubShape) Closed(shape []int64) *SubShape {
+	if !s.Open || s.Dim >= len(shape) {
+		return s
+	}
+	c := &SubShape{Patterns: s.Patterns, Dim: s.Dim}
+	for d, n := range shape {
+		if d == s.Dim {
+			c.Shape = append(c.Shape, s.Shape[s.Dim])
+		} else {
+			c.Shape = append(c.Shape, Entry{Sizes: []int64{n}})
+		}
+	}
+	return c
 }
 
 // An Entry is a dimension: one number, or the sizes of sub-parameters.

@@ -239,7 +239,7 @@ func (s *Spec) setSubs(d *torch.Dict) {
 	subs := torch.NewList()
 	var seen []*SubShape
 	for i := range s.Rules {
-		if sub := s.Rules[i].Sub; sub != nil && !slices.Contains(seen, sub) {
+		if sub := s.Rules[i].Sub; sub != nil && !sub.Open && !slices.Contains(seen, sub) {
 			seen = append(seen, sub)
 			subs.Items = append(subs.Items, sub.dict())
 		}

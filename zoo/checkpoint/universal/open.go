@@ -138,10 +138,8 @@ func (r *reader) models(given *spec.Spec) error {
 		r.c.Models = append(r.c.Models, m)
 	}
 	slices.SortFunc(r.c.Models, func(a, b atom.ModelState) int { return (a.TP-b.TP)<<16 + a.DP - b.DP })
-	if len(r.c.Models) == 1 && r.c.Models[0].Root != nil {
-		if v, ok := r.c.Models[0].Root.Get("param_shapes"); ok && v != nil && r.c.Models[0].Root.Len() <= 6 {
-			defer func() { r.c.Models = nil }() // lathe's own stub
-		}
+	if v, ok := first.Get(Stub); ok && v == true {
+		defer func() { r.c.Models = nil }()
 	}
 	for i := range r.c.Models {
 		if d := r.c.Models[i].Root; d != nil {

@@ -39,6 +39,9 @@ type Options struct {
 // does not read it; lathe does.
 const Extra = "lathe_buffers.pt"
 
+// Stub marks a model-states file that lathe wrote for names and shapes only.
+const Stub = "lathe_stub"
+
 // Plan lists the files of a universal checkpoint.
 func Plan(c *atom.Checkpoint, o Options) ([]engine.File, error) {
 	if o.Folder == "" {
@@ -62,7 +65,7 @@ func Plan(c *atom.Checkpoint, o Options) ([]engine.File, error) {
 		}
 		states := trainedStates(p)
 		if len(states) == 0 {
-			if len(p.Places) > 0 || len(c.Models) == 0 {
+			if len(p.Places) > 0 || len(c.Models) == 0 || c.Edited {
 				extra = append(extra, p)
 			}
 			continue
@@ -152,7 +155,7 @@ func metadata(p *atom.Param) *torch.Dict {
 	switch {
 	case m.Kind == spec.Replicated || m.Kind == spec.Average:
 	case m.Sub != nil:
-		d.Set("sub_param_shape", m.Sub.Value())
+		d.Set("sub_param_shape", m.Sub.Closed(p.Shape).Value())
 	case m.Count > 1:
 		d.Set("cat_dim", int64(m.Dim))
 		d.Set("param_n_sub_params", int64(m.Count))
@@ -206,6 +209,9 @@ func extraFile(c *atom.Checkpoint, extra []*atom.Param, name string) engine.File
 func modelFiles(c *atom.Checkpoint, folder string) ([]engine.File, error) {
 	var files []engine.File
 	for _, m := range c.Models {
+		if c.Edited {
+			break
+		}
 		blob, err := c.Book.File(path.Join(c.Folder, m.File))
 		if err != nil {
 			return nil, err
@@ -248,6 +254,18 @@ func stub(c *atom.Checkpoint) *torch.Dict {
 	if c.Spec != nil {
 		info = c.Spec.ToInfo()
 	}
-	return torch.NewDict("module", nil, "param_shapes", shapes, "universal_checkpoint_info", info,
-		"dp_world_size", int64(1), "mp_world_size", int64(1))
+	d := torch.NewDict()
+	if len(c.Models) > 0 && c.Models[0].Root != nil {
+		d = c.Models[0].Root.Copy() // client state
+	}
+	for _, k := range []string{"buffer_names", "frozen_param_shapes", "frozen_param_fragments", "shared_params"} {
+		d.Delete(k)
+	}
+	d.Set("module", nil)
+	d.Set("param_shapes", shapes)
+	d.Set("universal_checkpoint_info", info)
+	d.Set("dp_world_size", int64(1))
+	d.Set("mp_world_size", int64(1))
+	d.Set(Stub, true)
+	return d
 }

@@ -116,6 +116,8 @@ func (r *reader) file(name string) error {
 	switch {
 	case safetensors.Detect(head):
 		err = r.safetensors(name)
+	case strings.HasSuffix(name, ".npz"), strings.HasSuffix(name, ".npy"):
+		err = r.npz(name)
 	default:
 		err = r.torch(name)
 	}
