@@ -7,11 +7,13 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"runtime"
 )
 
-// OS is a Store on a folder of the local file system. Symbolic links that
-// lead out of the folder are refused (os.Root), so a hostile checkpoint folder
-// cannot make lathe read or write elsewhere.
+// OS is a Store on a folder of the local file system. Symbolic links are
+// followed for reading, since the cache of Hugging Face's hub keeps its files
+// behind links to a neighbouring folder. For writing they are not: nothing
+// outside of the folder is ever made, changed or deleted (os.Root).
 type OS struct {
 	root *os.Root
 	dir  string
@@ -53,7 +55,7 @@ func (s *OS) Open(name string) (File, error) {
 	if err := CheckName(name); err != nil {
 		return nil, err
 	}
-	f, err := s.root.Open(filepath.FromSlash(name))
+	f, err := os.Open(s.Path(name))
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +103,7 @@ func (s *OS) Stat(name string) (Info, error) {
 	if err := CheckName(name); err != nil {
 		return Info{}, err
 	}
-	st, err := s.root.Stat(filepath.FromSlash(name))
+	st, err := os.Stat(s.Path(name))
 	if err != nil {
 		return Info{}, err
 	}
@@ -121,14 +123,17 @@ func (s *OS) List(dir string) ([]Info, error) {
 	if err := CheckName(dir); err != nil {
 		return nil, err
 	}
-	entries, err := fs.ReadDir(s.root.FS(), dir)
+	entries, err := os.ReadDir(s.Path(dir))
 	if err != nil {
 		return nil, err
 	}
 	out := make([]Info, 0, len(entries))
 	for _, e := range entries {
 		name := path.Join(dir, e.Name())
-		st, err := s.root.Stat(filepath.FromSlash(name))
+		st, err := os.Stat(s.Path(name))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // a link to nothing
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -153,6 +158,9 @@ func (s *OS) Rename(oldName, newName string) error {
 
 // syncDir makes a rename durable.
 func (s *OS) syncDir(dir string) error {
+	if runtime.GOOS == "windows" {
+		return nil // folders cannot be synced there
+	}
 	d, err := s.root.Open(filepath.FromSlash(dir))
 	if err != nil {
 		return err

@@ -136,21 +136,34 @@ func TestOS(t *testing.T) {
 	if err := os.Symlink(filepath.Join(dir, "secret"), s.Path("link")); err != nil {
 		t.Fatal(err)
 	}
-	for _, bad := range []string{"", "/etc/passwd", "../../secret", "x/../../../secret", "x//y", "./x", "link", "a\x00b"} {
+	if b, err := ReadFile(s, "link", 9); err != nil || string(b) != "x" {
+		t.Errorf("a link, as in the hub's cache: %q %v", b, err)
+	}
+	if err := WriteFile(s, "link", []byte("overwritten")); err == nil {
+		t.Error("a link out of the folder can be written through")
+	}
+	if err := os.Symlink("nowhere", s.Path("dangling")); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := s.List("."); err != nil || len(list) != 1 || list[0] != (Info{Name: "link", Size: 1}) {
+		t.Errorf("links: %v %v", list, err)
+	}
+	if err := s.Remove("dangling"); err != nil {
+		t.Error(err)
+	}
+	for _, bad := range []string{"", "/etc/passwd", "../../secret", "x/../../../secret", "x//y", "./x", "a\x00b"} {
 		if f, err := s.Open(bad); err == nil {
 			f.Close()
 			t.Errorf("%q can be opened", bad)
 		}
-		if bad != "link" {
-			if _, err := s.Create(bad, 1); err == nil {
-				t.Errorf("%q can be created", bad)
-			}
-			if err := s.Remove(bad); err == nil {
-				t.Errorf("%q can be removed", bad)
-			}
-			if err := s.Rename(bad, "y"); err == nil {
-				t.Errorf("%q can be renamed", bad)
-			}
+		if _, err := s.Create(bad, 1); err == nil {
+			t.Errorf("%q can be created", bad)
+		}
+		if err := s.Remove(bad); err == nil {
+			t.Errorf("%q can be removed", bad)
+		}
+		if err := s.Rename(bad, "y"); err == nil {
+			t.Errorf("%q can be renamed", bad)
 		}
 	}
 	if err := s.Remove("link"); err != nil {

@@ -300,3 +300,23 @@ func TestRefuses(t *testing.T) {
 		t.Errorf("nothing: %v", err)
 	}
 }
+
+// BenchmarkOpen places 20,000 chunks.
+func BenchmarkOpen(b *testing.B) {
+	m := fixture.NewMemory(nil)
+	c := &Checkpoint{}
+	for i := range 2500 {
+		x := Tensor{Name: fmt.Sprintf("layers.%d.weight", i), DType: tensor.F32, Shape: []int{8, 4}}
+		for k := range 8 {
+			x.Chunks = append(x.Chunks, Chunk{Offsets: []int{k, 0}, Sizes: []int{1, 4}, Data: weights.Tensor{File: fmt.Sprintf("__%d_0.distcp", k)}})
+		}
+		c.Tensors = append(c.Tensors, x)
+	}
+	write(b, m, "d", c)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := Open(m, "d"); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"archive/zip"
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"runtime"
@@ -153,6 +154,19 @@ func TestRefusesZips(t *testing.T) {
 	}
 	if f, err := decode(zipOf(t, "a/data.pkl!", "K\x07."), Options{}); err != nil || f.Root != int64(7) {
 		t.Errorf("a compressed pickle, which torch accepts: %v", err)
+	}
+	var commented bytes.Buffer
+	z := zip.NewWriter(&commented)
+	if w, err := z.Create("a/data.pkl"); err != nil {
+		t.Fatal(err)
+	} else if _, err := w.Write([]byte("K\x07.")); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(z.SetComment("a comment PK\x05\x06 of a zip"), z.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if f, err := decode(commented.Bytes(), Options{}); err != nil || f.Root != int64(7) {
+		t.Errorf("a zip with a comment: %v", err)
 	}
 	// The directory says that two entries share their bytes.
 	over := bytes.Clone(good)

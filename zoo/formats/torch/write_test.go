@@ -4,6 +4,7 @@ import (
 	"archive/zip"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -409,7 +410,12 @@ func TestTorchLoads(t *testing.T) {
 	if err := Save(o, "odd.pt", odd(), WriteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	list, err := json.Marshal(map[string]any{"pairs": pairs, "odd": o.Path("odd.pt")})
+	st := NewStorage(tensor.BF16, 6, strings.NewReader("twelve bytes"))
+	plain := NewOrderedDict("a", ViewOf(st, []int{2, 2}, 1), "b", ViewOf(st, []int{6}, 0), "n", NewList(int64(1)<<40, "s", true, nil))
+	if err := Save(o, "plain.pt", plain, WriteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	list, err := json.Marshal(map[string]any{"pairs": pairs, "odd": o.Path("odd.pt"), "plain": o.Path("plain.pt")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -424,4 +430,38 @@ func TestTorchLoads(t *testing.T) {
 		t.Fatalf("torch: %v\n%s", err, got)
 	}
 	t.Logf("torch: %s", got)
+}
+
+// TestTorchLoadsLarge lets torch read a file beyond 4 GiB. It takes seconds and
+// 5 GiB of memory, so it runs only when asked for.
+func TestTorchLoadsLarge(t *testing.T) {
+	if os.Getenv("LATHE_LARGE") == "" {
+		t.Skip("SKIP: set LATHE_LARGE=1 to let torch read a file of 4.5 GiB")
+	}
+	py := python(t)
+	s := fixture.Store(t, t.TempDir())
+	big := NewTensor(tensor.U8, []int{9 << 29}, nil)
+	l, err := NewPlan(NewDict("big", big, "small", NewTensor(tensor.F32, []int{2}, nil)), WriteOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := s.Create("big.pt", l.Size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fill := l.Begin(w)
+	half := l.Slots[0].Bytes / 2
+	err = errors.Join(fill.Zero(0, 0, half), fill.WriteAt(0, []byte{7}, half), fill.Zero(0, half+1, half-1),
+		fill.WriteAt(1, tensor.Of([]float32{1, 2}, 2).Bytes(), 0), fill.Close(), w.Close())
+	if err != nil {
+		t.Fatal(err)
+	}
+	script := `import sys, torch, zipfile
+d = torch.load(sys.argv[1])
+assert d["small"].tolist() == [1, 2] and d["big"].numel() == 9 << 29 and d["big"][9 << 28] == 7 and d["big"][-1] == 0
+print(zipfile.ZipFile(sys.argv[1]).testzip())`
+	out, err := exec.Command(py, "-c", script, s.Path("big.pt")).CombinedOutput()
+	if err != nil || string(out) != "None\n" {
+		t.Errorf("%v\n%s", err, out)
+	}
 }

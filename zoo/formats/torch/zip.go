@@ -82,23 +82,34 @@ func readZip(r io.ReaderAt, size int64) ([]record, error) {
 	return records, placeRecords(r, records, start)
 }
 
+// findEnd finds the record at the end and its place, which is where the
+// directory ends at the latest. Only a comment, which torch does not write,
+// makes a search necessary.
+func findEnd(r io.ReaderAt, size int64) ([]byte, int64, error) {
+	for _, most := range []int64{lenEnd, lenEnd + max16} {
+		n := min(size, most)
+		tail := make([]byte, n)
+		if err := weights.ReadFull(r, tail, size-n); err != nil {
+			return nil, 0, err
+		}
+		at := bytes.LastIndex(tail, []byte{'P', 'K', 5, 6})
+		for at >= 0 && (len(tail)-at < lenEnd || at+lenEnd+int(binary.LittleEndian.Uint16(tail[at+20:])) != len(tail)) {
+			at = bytes.LastIndex(tail[:at], []byte{'P', 'K', 5, 6})
+		}
+		if at >= 0 {
+			return tail[at:], size - n + int64(at), nil
+		}
+	}
+	return nil, 0, errors.New("zip has no directory at its end: the file is truncated")
+}
+
 // findDirectory locates the central directory by the record at the end.
 func findDirectory(r io.ReaderAt, size int64) (start, length int64, count uint64, err error) {
-	n := min(size, lenEnd+max16)
-	tail := make([]byte, n)
-	if err := weights.ReadFull(r, tail, size-n); err != nil {
+	end, limit, err := findEnd(r, size)
+	if err != nil {
 		return 0, 0, 0, err
 	}
-	at := bytes.LastIndex(tail, []byte{'P', 'K', 5, 6})
-	for at >= 0 && (len(tail)-at < lenEnd || at+lenEnd+int(binary.LittleEndian.Uint16(tail[at+20:])) != len(tail)) {
-		at = bytes.LastIndex(tail[:at], []byte{'P', 'K', 5, 6})
-	}
-	if at < 0 {
-		return 0, 0, 0, errors.New("zip has no directory at its end: the file is truncated")
-	}
 	le := binary.LittleEndian
-	end := tail[at:]
-	limit := size - n + int64(at) // the directory ends here at the latest
 	count = uint64(le.Uint16(end[10:]))
 	length = int64(le.Uint32(end[12:]))
 	start = int64(le.Uint32(end[16:]))
