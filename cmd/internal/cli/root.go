@@ -31,7 +31,9 @@ var commands = []commandRow{
 	{groupCompile, newBenchWorkerCmd},
 	{groupLook, newInspectCmd},
 	{groupLook, newPlanCmd},
+	{groupLook, newViewCmd},
 	{groupLook, newDiffCmd},
+	{groupStore, newCheckpointCmd},
 	{groupMachine, newDoctorCmd},
 	{groupMachine, newDevicesCmd},
 	{groupMachine, newVersionCmd},
@@ -204,4 +206,12 @@ func choiceError(flag, value string, known []string) error {
 		return err.Hint("did you mean %q?", n)
 	}
 	return err.Hint("use one of: %s", strings.Join(known, ", "))
+}
+
+// choice checks a flag's value against a list and suggests the nearest.
+func choice(flag, value string, allowed ...string) error {
+	if slices.Contains(allowed, value) {
+		return nil
+	}
+	return choiceError("value for --"+flag, value, allowed)
 }
