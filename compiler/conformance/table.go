@@ -111,6 +111,9 @@ func (rep *Report) WriteTable(w io.Writer, peers map[string]Peer) error {
 	if err := tw.Flush(); err != nil {
 		return err
 	}
+	if _, err := fmt.Fprintf(w, "%d of the passes need the lenient rules\n", rep.Lenient); err != nil {
+		return err
+	}
 	reasons := map[string]int{}
 	for _, r := range rep.Cases {
 		if r.Status == Unsupported {
