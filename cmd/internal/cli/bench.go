@@ -217,6 +217,9 @@ func (o *benchOptions) report(rep benchReport) error {
 // one times one model.
 func (o *benchOptions) one(ctx context.Context, e engine, path string) (benchResult, error) {
 	r := benchResult{Model: path, Backend: e.name, Threads: o.engine.threads}
+	if isArtifact(path) {
+		r.Backend = "artifact"
+	}
 	if o.peer == "" {
 		own, err := o.local(ctx, path)
 		if err != nil {
