@@ -83,7 +83,7 @@ func suite(t *testing.T, folder string) {
 				case c.Status == Fail:
 					t.Errorf("%s: %s", c.Name, c.Reason)
 				case *list:
-					t.Logf("%s: %s %s %v", c.Name, c.Status, c.Reason, c.Bound)
+					t.Logf("%s: %s %s %v lenient %v", c.Name, c.Status, c.Reason, c.Bound, c.Lenient)
 				}
 			}
 			var b strings.Builder
