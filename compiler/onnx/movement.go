@@ -83,9 +83,12 @@ func (c *Ctx) equalParts(size int) []int {
 		c.Fail("an axis of size %d does not split into %d equal parts", size, n)
 	}
 	each := (size + n - 1) / n
+	if each*(n-1) > size {
+		c.Fail("an axis of size %d does not split into %d parts of %d", size, n, each)
+	}
 	parts := make([]int, n)
 	for i := range parts {
-		parts[i] = max(min(each, size-i*each), 0)
+		parts[i] = min(each, size-i*each)
 	}
 	return parts
 }
@@ -124,23 +127,21 @@ func expandSlice(c *Ctx) {
 	c.Out(0, c.B.Slice(x, starts, sizes, strides))
 }
 
-// sliceRange clamps one axis as numpy does and gives where it starts and how
-// many elements it takes.
+// sliceRange clamps one axis and gives where it starts and how many elements it
+// takes. Unlike numpy, ONNX clamps a backward start that lies before the axis to
+// its first element.
 func sliceRange(from, to, step, n int) (start, size int) {
-	lo, hi := 0, n
-	if step < 0 {
-		lo, hi = -1, n-1
-	}
-	clamp := func(v int) int {
+	wrap := func(v int) int {
 		if v < 0 {
 			v += n
 		}
-		return min(max(v, lo), hi)
+		return v
 	}
-	from, to = clamp(from), clamp(to)
 	if step > 0 {
+		from, to = min(max(wrap(from), 0), n), min(max(wrap(to), 0), n)
 		size = divUp(to-from, step)
 	} else {
+		from, to = min(max(wrap(from), 0), n-1), min(max(wrap(to), -1), n-1)
 		size = divUp(from-to, -step)
 	}
 	if size <= 0 {
