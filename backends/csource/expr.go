@@ -237,7 +237,7 @@ func (p *printer) name(roots ...*loop.Expr) (undo func()) {
 		}
 		s := p.expr(e)
 		p.serial++
-		n := fmt.Sprintf("t%d", p.serial)
+		n := fmt.Sprintf("e%d", p.serial)
 		p.line("const %s %s = %s;", cType[e.Type], n, s)
 		p.temps[e.Key()] = n
 		keys = append(keys, e.Key())

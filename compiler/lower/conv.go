@@ -1,14 +1,370 @@
 package lower
 
-import "github.com/lathe-ml/lathe/compiler/ir"
+import (
+	"github.com/lathe-ml/lathe/compiler/core"
+	"github.com/lathe-ml/lathe/compiler/ir"
+	"github.com/lathe-ml/lathe/compiler/loop"
+	"github.com/lathe-ml/lathe/compiler/tensor"
+)
 
-// tiledConv is the geometry of a convolution that the register tiles serve.
+// tiledConv is the geometry of a two-dimensional convolution that register
+// tiles serve.
 type tiledConv struct {
-	lo, hi [2]int
+	core.ConvDims
+	lo, hi     [2]int // the halo that its input needs
+	ic, oc     int
+	depthwise  bool
+	planar     bool // few input channels: the input stays row-major
+	icb, ocb   int  // channel blocks; icb is of one group
+	groupWidth int  // output blocks per group
+	w          *tensor.Tensor
+	wName      string
 }
 
-func (l *lowerer) tiled(n *ir.Node) *tiledConv { return nil }
+// tiled gives the tile geometry of a convolution; nil if it needs the general
+// form.
+func (l *lowerer) tiled(n *ir.Node) *tiledConv {
+	if c, ok := l.convs[n]; ok {
+		return c
+	}
+	c := l.newTiled(n)
+	l.convs[n] = c
+	return c
+}
 
-func (l *lowerer) emitTiledConv(g *group) (bool, error) { return false, nil }
+func (l *lowerer) newTiled(n *ir.Node) *tiledConv {
+	x, w := n.Inputs[0], n.Inputs[1]
+	lanes := l.o.Lanes
+	if lanes < 4 || x.Rank() != 4 || x.DType() != tensor.F32 || w.DType() != tensor.F32 || n.Outputs[0].DType() != tensor.F32 {
+		return nil
+	}
+	xs, ws := x.Static(), w.Static()
+	geo, err := core.ConvGeometry(n, xs[2:], ws[2:])
+	if err != nil || geo.XDil[0] != 1 || geo.XDil[1] != 1 || tensor.Numel(n.Outputs[0].Static()) == 0 || tensor.Numel(xs) == 0 {
+		return nil
+	}
+	c := &tiledConv{ConvDims: geo, ic: xs[1], oc: ws[0], w: constant(w), wName: w.Name}
+	if c.w == nil {
+		return nil
+	}
+	blocks := func(n int) int { return (n + lanes - 1) / lanes }
+	c.icb, c.ocb = blocks(c.ic), blocks(c.oc)
+	switch g := geo.Groups; {
+	case g == 1 && c.oc*2 >= lanes:
+		c.planar = c.ic*2 < lanes
+		c.groupWidth = c.ocb
+	case g == c.ic && g == c.oc && g*2 >= lanes:
+		c.depthwise = true
+	case g > 1 && (c.ic/g)%lanes == 0 && (c.oc/g)%lanes == 0:
+		c.icb, c.groupWidth = c.ic/g/lanes, c.oc/g/lanes
+	default:
+		return nil
+	}
+	for a := range 2 {
+		c.lo[a] = geo.Lo[a]
+		c.hi[a] = max(0, (geo.Out[a]-1)*geo.Strides[a]+(geo.Kernel[a]-1)*geo.Dilations[a]+1-geo.Lo[a]-xs[2+a])
+	}
+	return c
+}
 
-func (l *lowerer) emitTiledDot(g *group) (bool, error) { return false, nil }
+// convTile is one tiled convolution being emitted.
+type convTile struct {
+	*tiledConv
+	k        *kb
+	g        *group
+	x, y     *place
+	xb, yb   *loop.Buffer
+	wb, bb   *loop.Buffer
+	shape    tileShape
+	p        peeled
+	addPlace *place
+	scratch  *loop.Buffer
+	rows     int // output rows and columns as tiled (flattened where that is legal)
+	cols     int
+	flat     bool
+	lanes    int
+}
+
+func (l *lowerer) emitTiledConv(g *group) (bool, error) {
+	c := l.tiled(g.anchor)
+	dst := l.target(g.root)
+	if c == nil || dst.layout.Shape[1] != c.oc {
+		return false, nil
+	}
+	if dst.layout.L != l.o.Lanes { // an output: computed in blocks, then copied
+		lay := Layout{Shape: g.root.Static(), L: l.o.Lanes}
+		blocked := &place{l.newBuf(g.root.Name+"·blocks", tensor.F32, lay.Len()), lay}
+		l.places[g.root] = blocked
+		if err := l.conv(c, g, blocked); err != nil {
+			return true, err
+		}
+		err := l.copyTo(g.root, dst)
+		l.places[g.root] = dst
+		return true, err
+	}
+	return true, l.conv(c, g, dst)
+}
+
+func (l *lowerer) conv(c *tiledConv, g *group, dst *place) error {
+	want := Layout{Shape: g.anchor.Inputs[0].Static(), L: l.o.Lanes, Lo: c.lo, Hi: c.hi}
+	if c.planar {
+		want.L = 1
+	}
+	x, err := l.inLayout(g.anchor.Inputs[0], want)
+	if err != nil {
+		return err
+	}
+	l.places[g.root] = nil
+	defer func() { l.places[g.root] = dst }()
+	t := &convTile{tiledConv: c, g: g, x: x, y: dst, lanes: l.o.Lanes, rows: c.Out[0], cols: c.Out[1]}
+	t.p = l.peel(g, 1, func(v *ir.Value) bool {
+		p := l.places[v]
+		return p != nil && p.layout.L == dst.layout.L && tensor.Numel(v.Static()) == tensor.Numel(g.root.Static())
+	})
+	if t.p.add != nil {
+		t.addPlace = l.places[t.p.add]
+	}
+	none := [2]int{}
+	if c.Kernel[0]*c.Kernel[1]*c.Strides[0]*c.Strides[1] == 1 && x.layout.Lo == none && x.layout.Hi == none && dst.layout.Lo == none && dst.layout.Hi == none &&
+		(t.addPlace == nil || t.addPlace.layout.Lo == none && t.addPlace.layout.Hi == none) {
+		t.flat, t.rows, t.cols = true, 1, t.rows*t.cols
+	}
+	steps := c.Kernel[0] * c.Kernel[1]
+	if c.planar {
+		steps *= c.ic
+	} else if !c.depthwise {
+		steps *= c.icb * t.lanes
+	}
+	t.shape = l.chooseTile(c.groupOr(1), t.rows, t.cols, steps, c.depthwise)
+	if c.depthwise {
+		t.shape.OB = 1
+	}
+	t.emit(l)
+	return nil
+}
+
+// groupOr is the number of output blocks that share their inputs.
+func (c *tiledConv) groupOr(n int) int {
+	if c.groupWidth == 0 {
+		return n
+	}
+	return c.groupWidth
+}
+
+func (t *convTile) emit(l *lowerer) {
+	k := l.kernelFor(t.g.root)
+	t.k = k
+	t.yb = k.param(t.y.buf, true)
+	t.xb = k.param(t.x.buf, false)
+	ob := t.shape.OB
+	width := t.groupOr(1)              // output blocks of a group
+	perGroup := (width + ob - 1) / ob  // tiles of output blocks in a group
+	groups := t.ocb / width * perGroup // in all
+	t.wb = k.param(t.packed(l), false)
+	if t.p.bias != nil {
+		t.bb = k.param(l.biasBuf(t.wName, t.p.bias, t.oc, t.ocb), false)
+	}
+	direct := t.p.last == t.g.root
+	if !direct {
+		t.scratch = k.local("s", tensor.F32, ob*t.shape.points()*t.lanes)
+	}
+	n := t.y.layout.Shape[0]
+	rb := (t.rows + t.shape.TR - 1) / t.shape.TR
+	v := k.fresh("t", n*groups*rb)
+	row := loop.Mod(loop.V(v), rb)
+	ng := loop.Div(loop.V(v), rb)
+	image, group := loop.Div(ng, groups), loop.Mod(ng, groups)
+	inGroup := loop.Mod(group, perGroup)
+	block := loop.Add(loop.Mul(loop.Div(group, perGroup), width), loop.Mul(inGroup, ob)) // first output block
+	var body []loop.Stmt
+	body = append(body, choice(inGroup, width/ob, perGroup,
+		func() []loop.Stmt { return t.rowsOf(ob, image, block, row) },
+		func() []loop.Stmt { return t.rowsOf(width%ob, image, block, row) })...)
+	work := 2 * int64(n) * int64(t.oc) * int64(t.Out[0]*t.Out[1]) * int64(t.Kernel[0]*t.Kernel[1])
+	if !t.depthwise {
+		work *= int64(t.ic / t.Groups)
+	}
+	family := "conv"
+	if t.depthwise {
+		family = "depthwise"
+	}
+	k.finish(family, []loop.Stmt{&loop.For{Var: v, Par: work >= 8*parallelWork && v.N > 1, Body: body}}, work)
+}
+
+// rowsOf is the work of one group of output blocks on one block of rows.
+func (t *convTile) rowsOf(ob int, image, block, row *loop.Expr) []loop.Stmt {
+	var body []loop.Stmt
+	if zero := t.zeroHalos(ob, image, block); zero != nil {
+		body = append(body, choice(row, 1, (t.rows+t.shape.TR-1)/t.shape.TR, func() []loop.Stmt { return zero }, func() []loop.Stmt { return nil })...)
+	}
+	oh := loop.Mul(row, t.shape.TR)
+	return append(body, choice(row, t.rows/t.shape.TR, (t.rows+t.shape.TR-1)/t.shape.TR,
+		func() []loop.Stmt { return t.colsOf(ob, t.shape.TR, image, block, oh) },
+		func() []loop.Stmt { return t.colsOf(ob, t.rows%t.shape.TR, image, block, oh) })...)
+}
+
+func (t *convTile) zeroHalos(ob int, image, block *loop.Expr) []loop.Stmt {
+	if t.y.layout.Lo == [2]int{} && t.y.layout.Hi == [2]int{} {
+		return nil
+	}
+	o := t.k.fresh("z", ob)
+	plane := loop.Add(loop.Add(loop.Mul(image, t.y.layout.blocks()), block), loop.V(o))
+	return loop.Nest([]*loop.Var{o}, []loop.LoopKind{loop.Serial}, t.y.layout.zeroHalo(t.yb, plane, t.k.fresh)...)
+}
+
+func (t *convTile) colsOf(ob, tr int, image, block, oh *loop.Expr) []loop.Stmt {
+	var body []loop.Stmt
+	tw := t.shape.TW
+	if full := t.cols / tw; full > 0 {
+		c := t.k.fresh("x", full)
+		body = loop.Nest([]*loop.Var{c}, []loop.LoopKind{loop.Serial}, t.tileAt(ob, tr, tw, image, block, oh, loop.Mul(loop.V(c), tw))...)
+	}
+	if rest := t.cols % tw; rest > 0 {
+		body = append(body, t.tileAt(ob, tr, rest, image, block, oh, loop.Int(t.cols-rest))...)
+	}
+	return body
+}
+
+// at is the offset of a row and column of a plane in a layout, as tiled.
+func (t *convTile) at(lay Layout, plane, row, col *loop.Expr) *loop.Expr {
+	if t.flat {
+		return loop.Add(loop.Mul(plane, lay.plane()), loop.Mul(col, lay.L))
+	}
+	e := loop.Add(loop.Mul(plane, lay.rows()), loop.Add(row, loop.Int(lay.Lo[0])))
+	return loop.Mul(loop.Add(loop.Mul(e, lay.cols()), loop.Add(col, loop.Int(lay.Lo[1]))), lay.L)
+}
+
+// points gives, for each point of a tile, its offset in a layout when rows and
+// columns move by the given steps.
+func (t *convTile) points(lay Layout, tr, tw, rs, cs int) []int {
+	var out []int
+	for r := range tr {
+		for c := range tw {
+			if t.flat {
+				out = append(out, c*cs*lay.L)
+			} else {
+				out = append(out, (r*rs*lay.cols()+c*cs)*lay.L)
+			}
+		}
+	}
+	return out
+}
+
+func (t *convTile) tileAt(ob, tr, tw int, image, block, oh, ow *loop.Expr) []loop.Stmt {
+	xl, yl, lanes := t.x.layout, t.y.layout, t.lanes
+	vec := ob * lanes
+	kh, kw := t.Kernel[0], t.Kernel[1]
+	tile := &loop.Tile{OB: ob, P: tr * tw, L: lanes, X: t.xb, W: t.wb, B: t.bb, WO: lanes, Lanes: t.depthwise,
+		Act: t.p.act, Lo: t.p.lo, Hi: t.p.hi,
+		XP: t.points(xl, tr, tw, t.Strides[0], t.Strides[1])}
+	ih := loop.Add(loop.Mul(oh, t.Strides[0]), loop.Int(-t.Lo[0]))
+	iw := loop.Add(loop.Mul(ow, t.Strides[1]), loop.Int(-t.Lo[1]))
+	rows := loop.Red{N: kh, XStep: t.Dilations[0] * xl.cols() * xl.L}
+	cols := loop.Red{N: kw, XStep: t.Dilations[1] * xl.L}
+	var plane *loop.Expr
+	perBlock := kh * kw // weight vectors per output block
+	switch {
+	case t.depthwise:
+		plane = loop.Add(loop.Mul(image, xl.blocks()), block)
+		cols.WStep, rows.WStep = lanes, kw*lanes
+		tile.Red = []loop.Red{rows, cols}
+	case t.planar:
+		plane = loop.Mul(image, t.ic)
+		cols.WStep, rows.WStep = vec, kw*vec
+		tile.Red = []loop.Red{{N: t.ic, XStep: xl.plane(), WStep: kh * kw * vec}, rows, cols}
+		perBlock *= t.ic
+	default:
+		plane = loop.Add(loop.Mul(image, xl.blocks()), loop.Mul(loop.Div(block, t.groupWidth), t.icb))
+		ic := loop.Red{N: lanes, XStep: 1, WStep: vec}
+		cols.WStep, rows.WStep = lanes*vec, kw*lanes*vec
+		tile.Red = []loop.Red{{N: t.icb, XStep: xl.plane(), WStep: kh * kw * lanes * vec}, rows, cols, ic}
+		perBlock *= t.icb * lanes
+	}
+	tile.XAt = t.at(xl, plane, ih, iw)
+	tile.WAt = loop.Mul(block, perBlock*lanes)
+	if t.bb != nil {
+		tile.BAt = loop.Mul(block, lanes)
+	}
+	yplane := loop.Add(loop.Mul(image, yl.blocks()), block)
+	if t.addPlace != nil {
+		al := t.addPlace.layout
+		tile.Add, tile.AO, tile.AP = t.k.param(t.addPlace.buf, false), al.plane(), t.points(al, tr, tw, 1, 1)
+		tile.AddAt = t.at(al, loop.Add(loop.Mul(image, al.blocks()), block), oh, ow)
+	}
+	if t.scratch == nil {
+		tile.S, tile.SAt, tile.SO, tile.SP = t.yb, t.at(yl, yplane, oh, ow), yl.plane(), t.points(yl, tr, tw, 1, 1)
+		return []loop.Stmt{tile}
+	}
+	tile.S, tile.SAt, tile.SO = t.scratch, loop.Int(0), tr*tw*lanes
+	for p := range tr * tw {
+		tile.SP = append(tile.SP, p*lanes)
+	}
+	return []loop.Stmt{tile, t.epilogue(ob, tr, tw, image, block, oh, ow)}
+}
+
+// epilogue computes what a tile does not do itself, from scratch to output.
+func (t *convTile) epilogue(ob, tr, tw int, image, block, oh, ow *loop.Expr) loop.Stmt {
+	k := t.k
+	o, p, l := k.fresh("o", ob), k.fresh("q", tr*tw), k.fresh("l", t.lanes)
+	ch := loop.Add(loop.Mul(loop.Add(block, loop.V(o)), t.lanes), loop.V(l))
+	var idx []*loop.Expr
+	if t.flat {
+		at := loop.Add(ow, loop.V(p))
+		idx = []*loop.Expr{image, ch, loop.Div(at, t.Out[1]), loop.Mod(at, t.Out[1])}
+	} else {
+		idx = []*loop.Expr{image, ch, loop.Add(oh, loop.Div(loop.V(p), tw)), loop.Add(ow, loop.Mod(loop.V(p), tw))}
+	}
+	held := loop.At(t.scratch, loop.Add(loop.Mul(loop.Add(loop.Mul(loop.V(o), tr*tw), loop.V(p)), t.lanes), loop.V(l)))
+	k.memo = map[string]*loop.Expr{}
+	k.over[t.p.last] = func([]*loop.Expr) *loop.Expr { return held }
+	val := k.access(t.g.root, idx)
+	delete(k.over, t.p.last)
+	val = loop.If(loop.Less(ch, loop.Int(t.oc)), val, loop.Number(tensor.F32, 0, 0))
+	store := &loop.Store{Buf: t.yb, Index: t.y.layout.offset(idx), Val: val}
+	body := loop.Nest([]*loop.Var{o, p, l}, []loop.LoopKind{loop.Serial, loop.Serial, loop.Vector}, store)
+	return body[0]
+}
+
+// packed lays the weights out in the order in which the tiles read them:
+// output blocks in tiles of OB, input channels, kernel, OB vectors of lanes.
+func (t *convTile) packed(l *lowerer) (b *buf) {
+	kk := t.Kernel[0] * t.Kernel[1]
+	lanes, ob, w := t.lanes, t.shape.OB, t.w
+	if t.depthwise {
+		return l.weightBuf(t.wName, t.ocb*kk*lanes, func() []float32 {
+			src, out := tensor.As[float32](w), make([]float32, t.ocb*kk*lanes)
+			for c := range t.oc {
+				for k := range kk {
+					out[(c/lanes*kk+k)*lanes+c%lanes] = src[c*kk+k]
+				}
+			}
+			return out
+		})
+	}
+	icg := t.ic / t.Groups // channels of a group
+	ics := t.icb * lanes
+	if t.planar {
+		ics = t.ic
+	}
+	width := t.groupWidth
+	return l.weightBuf(t.wName, t.ocb*ics*kk*lanes, func() []float32 {
+		src, out := tensor.As[float32](w), make([]float32, t.ocb*ics*kk*lanes)
+		for oc := range t.oc {
+			block, lane := oc/lanes, oc%lanes
+			in := block % width              // block within its group
+			first := block - in + in/ob*ob   // first block of its tile
+			n := min(ob, width-in/ob*ob)     // blocks of its tile
+			base := first * ics * kk * lanes // where the tile's weights begin
+			for ic := range icg {
+				for k := range kk {
+					step := ic*kk + k // planar: channel, kernel
+					if !t.planar {    // blocked: channel block, kernel, channel
+						step = (ic/lanes*kk+k)*lanes + ic%lanes
+					}
+					out[base+(step*n+block-first)*lanes+lane] = src[(oc*icg+ic)*kk+k]
+				}
+			}
+		}
+		return out
+	})
+}

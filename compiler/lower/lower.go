@@ -40,6 +40,7 @@ func Lower(g *ir.Graph, o Options) (*program.Program, error) {
 		packed: map[string]*program.Buf{},
 		kernel: map[string]*loop.Kernel{},
 		moved:  map[string]*place{},
+		convs:  map[*ir.Node]*tiledConv{},
 	}
 	if err := l.check(); err != nil {
 		return nil, err
@@ -88,6 +89,7 @@ type lowerer struct {
 	packed map[string]*program.Buf
 	kernel map[string]*loop.Kernel
 	moved  map[string]*place // values copied into another layout
+	convs  map[*ir.Node]*tiledConv
 	serial int
 }
 

@@ -287,7 +287,7 @@ func (l *lowerer) emitWindowBlocks(g *group, geo core.ConvDims, fn string, init 
 	lay := dst.layout
 	k := l.kernelFor(g.root)
 	out := k.param(dst.buf, true)
-	p, h, w := k.fresh("p", lay.Shape[0]*lay.blocks()), k.fresh("h", lay.Shape[2]), k.fresh("w", lay.Shape[3])
+	p, h, w := k.fresh("q", lay.Shape[0]*lay.blocks()), k.fresh("h", lay.Shape[2]), k.fresh("w", lay.Shape[3])
 	accs := k.local("acc", tensor.F32, lay.L)
 	at := func(ci *loop.Expr) []*loop.Expr {
 		c := loop.Add(loop.Mul(loop.Mod(loop.V(p), lay.blocks()), lay.L), ci)

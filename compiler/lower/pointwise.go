@@ -150,7 +150,7 @@ func (l *lowerer) divisions(v *ir.Value, space, shape []int, f func(k *kb, idx [
 // blocked stores into a place with channel blocks or a halo.
 func (k *kb) blocked(dst *place, out *loop.Buffer, family string, f func(k *kb, idx []*loop.Expr) *loop.Expr) error {
 	lay := dst.layout
-	p := k.fresh("p", lay.Shape[0]*lay.blocks())
+	p := k.fresh("q", lay.Shape[0]*lay.blocks())
 	h, w, ci := k.fresh("h", lay.Shape[2]), k.fresh("w", lay.Shape[3]), k.fresh("c", lay.L)
 	c := loop.Add(loop.Mul(loop.Mod(loop.V(p), lay.blocks()), lay.L), loop.V(ci))
 	idx := []*loop.Expr{loop.Div(loop.V(p), lay.blocks()), c, loop.V(h), loop.V(w)}
@@ -228,7 +228,7 @@ func (l *lowerer) concatBlocks(v *ir.Value, dst *place) error {
 		k := l.kernelFor(v)
 		out := k.param(dst.buf, true)
 		nb := part.blocks()
-		p := k.fresh("p", part.Shape[0]*nb)
+		p := k.fresh("q", part.Shape[0]*nb)
 		h, w, ci := k.fresh("h", lay.Shape[2]), k.fresh("w", lay.Shape[3]), k.fresh("c", lay.L)
 		n, cb := loop.Div(loop.V(p), nb), loop.Mod(loop.V(p), nb)
 		c := loop.Add(loop.Mul(cb, lay.L), loop.V(ci))

@@ -1,0 +1,264 @@
+package lower
+
+import (
+	"slices"
+
+	"github.com/lathe-ml/lathe/compiler/core"
+	"github.com/lathe-ml/lathe/compiler/ir"
+	"github.com/lathe-ml/lathe/compiler/loop"
+	"github.com/lathe-ml/lathe/compiler/program"
+	"github.com/lathe-ml/lathe/compiler/tensor"
+)
+
+type buf = program.Buf
+
+// tiledDot is a contraction as batches of row-major [M,K]·[K,N].
+type tiledDot struct {
+	core.DotDims
+	b, m, k, n int
+	x, y       *ir.Value
+	w          *tensor.Tensor // the right operand, if constant
+	shape      tileShape
+	lanes      int
+}
+
+func (l *lowerer) newDot(n *ir.Node) *tiledDot {
+	x, y := n.Inputs[0], n.Inputs[1]
+	if l.o.Lanes < 4 || x.DType() != tensor.F32 || y.DType() != tensor.F32 || n.Outputs[0].DType() != tensor.F32 {
+		return nil
+	}
+	d := &tiledDot{DotDims: core.DotAxes(n), x: x, y: y, lanes: l.o.Lanes}
+	size := func(v *ir.Value, axes []int) int {
+		s := 1
+		for _, a := range axes {
+			s *= v.Static()[a]
+		}
+		return s
+	}
+	d.b, d.m, d.k, d.n = size(x, d.LB), size(x, d.LF), size(x, d.LC), size(y, d.RF)
+	if d.b*d.m*d.k*d.n == 0 || d.n < d.lanes/2 {
+		return nil
+	}
+	d.w = constant(y)
+	if d.w == nil && (d.m < 4 || d.k < 4) {
+		return nil // packing the right operand would cost as much as the product
+	}
+	return d
+}
+
+func (l *lowerer) emitTiledDot(g *group) (bool, error) {
+	d := l.newDot(g.anchor)
+	dst := l.target(g.root)
+	if d == nil || !dst.layout.isPlain() {
+		return false, nil
+	}
+	lhs, err := l.rowMajor(d.x, slices.Concat(d.LB, d.LF, d.LC))
+	if err != nil {
+		return true, err
+	}
+	blocks := (d.n + d.lanes - 1) / d.lanes
+	d.shape = l.chooseTile(blocks, 1, d.m, d.k, false)
+	var w *buf
+	if d.w != nil {
+		w = d.packConst(l, blocks)
+	} else if w, err = d.packAtRun(l, blocks); err != nil {
+		return true, err
+	}
+	l.places[g.root] = nil
+	defer func() { l.places[g.root] = dst }()
+	d.emit(l, g, dst, lhs, w, blocks)
+	return true, nil
+}
+
+// rowMajor gives a value's buffer with its axes in the given order.
+func (l *lowerer) rowMajor(v *ir.Value, order []int) (*buf, error) {
+	if slices.IsSorted(order) {
+		if v.Const != nil {
+			return l.constPlace(v, v.Const).buf, nil
+		}
+		p, err := l.inLayout(v, plain(v.Static()))
+		if err != nil {
+			return nil, err
+		}
+		if p.layout.isPlain() {
+			return p.buf, nil
+		}
+	}
+	shape := make([]int, len(order))
+	for i, a := range order {
+		shape[i] = v.Static()[a]
+	}
+	c := &place{l.newBuf(v.Name+"·rows", v.DType(), tensor.Numel(shape)), plain(shape)}
+	err := l.pointwiseTo(v, c, "pack", func(k *kb, idx []*loop.Expr) *loop.Expr {
+		src := make([]*loop.Expr, len(idx))
+		for i, a := range order {
+			src[a] = idx[i]
+		}
+		return k.access(v, src)
+	})
+	return c.buf, err
+}
+
+// packConst lays a constant right operand out as [batch][tile][K][OB][lanes].
+func (d *tiledDot) packConst(l *lowerer, blocks int) *buf {
+	ob, lanes := d.shape.OB, d.lanes
+	return l.weightBuf(d.y.Name, d.b*blocks*d.k*lanes, func() []float32 {
+		out := make([]float32, d.b*blocks*d.k*lanes)
+		src := tensor.As[float32](d.w)
+		strides := func(axes []int) (sizes, steps []int) {
+			for _, a := range axes {
+				sizes = append(sizes, d.w.Shape[a])
+				steps = append(steps, tensor.Numel(d.w.Shape[a+1:]))
+			}
+			return
+		}
+		bo, ko, no := offsets(strides(d.RB)), offsets(strides(d.RC)), offsets(strides(d.RF))
+		for b := range d.b {
+			for n := range d.n {
+				block := n / lanes
+				first := block / ob * ob
+				in := min(ob, blocks-first)
+				base := (b*blocks+first)*d.k*lanes + (block-first)*lanes + n%lanes
+				for k := range d.k {
+					out[base+k*in*lanes] = src[bo[b]+ko[k]+no[n]]
+				}
+			}
+		}
+		return out
+	})
+}
+
+// offsets lists the offset of every combination of indices.
+func offsets(sizes, steps []int) []int {
+	out := []int{0}
+	for i := range sizes {
+		var next []int
+		for _, o := range out {
+			for j := range sizes[i] {
+				next = append(next, o+j*steps[i])
+			}
+		}
+		out = next
+	}
+	return out
+}
+
+// packAtRun does the same for an operand that is computed, with the blocks of
+// a tile apart: [batch][block][K][lanes].
+func (d *tiledDot) packAtRun(l *lowerer, blocks int) (*buf, error) {
+	shape := []int{d.b, blocks, d.k, d.lanes}
+	c := &place{l.newBuf(d.y.Name+"·packed", tensor.F32, tensor.Numel(shape)), plain(shape)}
+	ys := d.y.Static()
+	pick := func(axes []int) []int {
+		var s []int
+		for _, a := range axes {
+			s = append(s, ys[a])
+		}
+		return s
+	}
+	err := l.pointwiseTo(d.y, c, "pack", func(k *kb, idx []*loop.Expr) *loop.Expr {
+		n := loop.Add(loop.Mul(idx[1], d.lanes), idx[3])
+		at := make([]*loop.Expr, len(ys))
+		put := func(axes []int, e *loop.Expr) {
+			for i, x := range loop.Unflatten(e, pick(axes)) {
+				at[axes[i]] = x
+			}
+		}
+		put(d.RB, idx[0])
+		put(d.RC, idx[2])
+		put(d.RF, n)
+		return loop.If(loop.Less(n, loop.Int(d.n)), k.access(d.y, at), loop.Number(tensor.F32, 0, 0))
+	})
+	return c.buf, err
+}
+
+func (d *tiledDot) emit(l *lowerer, g *group, dst *place, lhs, w *buf, blocks int) {
+	k := l.kernelFor(g.root)
+	yb, xb, wb := k.param(dst.buf, true), k.param(lhs, false), k.param(w, false)
+	ob, tm := d.shape.OB, d.shape.TW
+	p := l.peel(g, g.root.Rank()-1, func(v *ir.Value) bool {
+		q := l.places[v]
+		return q != nil && q.layout.isPlain() && d.n%d.lanes == 0
+	})
+	if p.bias != nil && len(d.RF) != 1 && p.bias.Len() > 1 {
+		p = peeled{last: g.anchor.Outputs[0]}
+	}
+	var bb *loop.Buffer
+	if p.bias != nil {
+		bb = k.param(l.biasBuf(d.y.Name, p.bias, d.n, blocks), false)
+	}
+	direct := p.last == g.root && d.n%d.lanes == 0
+	var scratch *loop.Buffer
+	if !direct {
+		scratch = k.local("s", tensor.F32, ob*tm*d.lanes)
+	}
+	tile := func(ob, tm int, b, block, m *loop.Expr) []loop.Stmt {
+		t := &loop.Tile{OB: ob, P: tm, L: d.lanes, X: xb, W: wb, B: bb, Act: p.act, Lo: p.lo, Hi: p.hi, WO: d.lanes}
+		t.Red = []loop.Red{{N: d.k, XStep: 1, WStep: ob * d.lanes}}
+		if d.w == nil {
+			t.WO, t.Red[0].WStep = d.k*d.lanes, d.lanes
+		}
+		row := loop.Add(loop.Mul(b, d.m), m)
+		t.XAt = loop.Mul(row, d.k)
+		t.WAt = loop.Mul(loop.Add(loop.Mul(b, blocks), block), d.k*d.lanes)
+		if bb != nil {
+			t.BAt = loop.Mul(block, d.lanes)
+		}
+		for i := range tm {
+			t.XP = append(t.XP, i*d.k)
+		}
+		at := loop.Add(loop.Mul(row, d.n), loop.Mul(block, d.lanes))
+		if p.add != nil {
+			t.Add, t.AddAt, t.AO = k.param(l.places[p.add].buf, false), at, d.lanes
+			for i := range tm {
+				t.AP = append(t.AP, i*d.n)
+			}
+		}
+		if direct {
+			t.S, t.SAt, t.SO = yb, at, d.lanes
+			for i := range tm {
+				t.SP = append(t.SP, i*d.n)
+			}
+			return []loop.Stmt{t}
+		}
+		t.S, t.SAt, t.SO = scratch, loop.Int(0), tm*d.lanes
+		for i := range tm {
+			t.SP = append(t.SP, i*d.lanes)
+		}
+		return []loop.Stmt{t, d.epilogue(k, g, dst, yb, p, scratch, ob, tm, b, block, m)}
+	}
+	perRow := (blocks + ob - 1) / ob
+	mb := (d.m + tm - 1) / tm
+	v := k.fresh("t", d.b*perRow*mb)
+	mi := loop.Mod(loop.V(v), mb)
+	bg := loop.Div(loop.V(v), mb)
+	b, gi := loop.Div(bg, perRow), loop.Mod(bg, perRow)
+	block, m := loop.Mul(gi, ob), loop.Mul(mi, tm)
+	rows := func(ob int) []loop.Stmt {
+		return choice(mi, d.m/tm, mb,
+			func() []loop.Stmt { return tile(ob, tm, b, block, m) },
+			func() []loop.Stmt { return tile(ob, d.m%tm, b, block, m) })
+	}
+	body := choice(gi, blocks/ob, perRow, func() []loop.Stmt { return rows(ob) }, func() []loop.Stmt { return rows(blocks % ob) })
+	work := 2 * int64(d.b) * int64(d.m) * int64(d.k) * int64(d.n)
+	k.finish("dot", []loop.Stmt{&loop.For{Var: v, Par: work >= 8*parallelWork && v.N > 1, Body: body}}, work)
+}
+
+// epilogue computes what a tile does not do itself, from scratch to output.
+func (d *tiledDot) epilogue(k *kb, g *group, dst *place, yb *loop.Buffer, p peeled, scratch *loop.Buffer, ob, tm int, b, block, m *loop.Expr) loop.Stmt {
+	a := g.anchor.Outputs[0].Static()
+	nb, nl := len(d.LB), len(d.LF)
+	o, r, ln := k.fresh("o", ob), k.fresh("r", tm), k.fresh("l", d.lanes)
+	n := loop.Add(loop.Mul(loop.Add(block, loop.V(o)), d.lanes), loop.V(ln))
+	idx := slices.Concat(loop.Unflatten(b, a[:nb]), loop.Unflatten(loop.Add(m, loop.V(r)), a[nb:nb+nl]), loop.Unflatten(n, a[nb+nl:]))
+	held := loop.At(scratch, loop.Add(loop.Mul(loop.Add(loop.Mul(loop.V(o), tm), loop.V(r)), d.lanes), loop.V(ln)))
+	k.memo = map[string]*loop.Expr{}
+	k.over[p.last] = func([]*loop.Expr) *loop.Expr { return held }
+	val := k.access(g.root, idx)
+	delete(k.over, p.last)
+	var s loop.Stmt = &loop.Store{Buf: yb, Index: dst.layout.offset(idx), Val: val}
+	if c := loop.Less(n, loop.Int(d.n)); c.Kind != loop.Const {
+		s = &loop.Cond{If: c, Then: []loop.Stmt{s}}
+	}
+	return loop.Nest([]*loop.Var{o, r, ln}, []loop.LoopKind{loop.Serial, loop.Serial, loop.Vector}, s)[0]
+}

@@ -1,0 +1,180 @@
+package lower
+
+import (
+	"math"
+
+	"github.com/lathe-ml/lathe/compiler/core"
+	"github.com/lathe-ml/lathe/compiler/ir"
+	"github.com/lathe-ml/lathe/compiler/loop"
+	"github.com/lathe-ml/lathe/compiler/program"
+	"github.com/lathe-ml/lathe/compiler/tensor"
+)
+
+// tileShape is the schedule of a tiled contraction: OB vectors of outputs for
+// TR rows of TW points.
+type tileShape struct{ OB, TR, TW int }
+
+func (t tileShape) points() int { return t.TR * t.TW }
+
+// chooseTile picks the register tile for cb vectors of outputs over rows×cols
+// points with a reduction of steps, by a model of the inner loop: multiply-adds
+// and loads per step, the latency of a chain of sums, and a cost per stored
+// vector. lanes marks depthwise tiles, whose second operand is a vector too.
+func (l *lowerer) chooseTile(cb, rows, cols, steps int, lanes bool) tileShape {
+	best, bestCost := tileShape{1, 1, 1}, math.Inf(1)
+	maxOB := min(cb, 8)
+	if lanes {
+		maxOB = 1
+	}
+	for ob := 1; ob <= maxOB; ob++ {
+		for tr := 1; tr <= min(rows, 4); tr++ {
+			for tw := 1; tw <= min(cols, 28); tw++ {
+				t := tileShape{ob, tr, tw}
+				if !l.fits(t, lanes) {
+					continue
+				}
+				if c := tileCost(t, cb, rows, cols, steps, lanes); c < bestCost {
+					best, bestCost = t, c
+				}
+			}
+		}
+	}
+	return best
+}
+
+// fits reports whether a tile's accumulators and operands have registers.
+func (l *lowerer) fits(t tileShape, lanes bool) bool {
+	acc := t.OB * t.points()
+	extra := t.OB + 1 // weights, one broadcast
+	if lanes {
+		extra = 2
+	} else if t.points() == 1 {
+		extra = 2
+	}
+	return acc+extra <= max(l.o.Regs, 16) && acc+2 <= max(l.o.Regs, 16)
+}
+
+func tileCost(t tileShape, cb, rows, cols, steps int, lanes bool) float64 {
+	one := func(ob, tr, tw int) float64 {
+		p := float64(tr * tw)
+		o := float64(ob)
+		inner := max(o*p, 8, o+p/2) // a chain of sums has a latency of 4 at 2 a cycle
+		if lanes {
+			inner = max(p, 8, 1+p)
+		}
+		return float64(steps)*inner + 2*o*p + 24
+	}
+	across := func(ob, tr int) float64 {
+		c := float64(cols/t.TW) * one(ob, tr, t.TW)
+		if r := cols % t.TW; r > 0 {
+			c += one(ob, tr, r)
+		}
+		return c
+	}
+	down := func(ob int) float64 {
+		c := float64(rows/t.TR) * across(ob, t.TR)
+		if r := rows % t.TR; r > 0 {
+			c += across(ob, r)
+		}
+		return c
+	}
+	c := float64(cb/t.OB) * down(t.OB)
+	if r := cb % t.OB; r > 0 {
+		c += down(r)
+	}
+	return c
+}
+
+// peeled is what of an epilogue a tile does itself.
+type peeled struct {
+	bias   *tensor.Tensor // per output channel, or one value
+	add    *ir.Value
+	act    string
+	lo, hi float32
+	last   *ir.Value // the value that the tile then holds
+}
+
+// peel walks from the anchor's result towards the root as long as each op is
+// one that tiles do: a bias, one sum with a stored value, a bound.
+func (l *lowerer) peel(g *group, axis int, canAdd func(*ir.Value) bool) peeled {
+	p := peeled{last: g.anchor.Outputs[0]}
+	for p.last != g.root && len(l.uses[p.last]) == 1 {
+		n := l.uses[p.last][0]
+		if len(n.Inputs) != 2 || l.member[n.Outputs[0]] != g || n.Outputs[0].DType() != tensor.F32 {
+			break
+		}
+		other := n.Inputs[1]
+		if other == p.last {
+			other = n.Inputs[0]
+		}
+		c, uniform := scalarConst(other)
+		switch {
+		case n.Op == "add" && p.bias == nil && p.add == nil && p.act == "" && perChannel(other, axis) != nil:
+			p.bias = perChannel(other, axis)
+		case n.Op == "add" && p.add == nil && p.act == "" && canAdd(other):
+			p.add = other
+		case n.Op == "max" && uniform && c == 0 && p.act == "":
+			p.act, p.lo, p.hi = "relu", 0, float32(math.Inf(1))
+		case n.Op == "max" && uniform && p.act == "":
+			p.act, p.lo, p.hi = "clip", float32(c), float32(math.Inf(1))
+		case n.Op == "min" && uniform && p.act == "":
+			p.act, p.lo, p.hi = "clip", float32(math.Inf(-1)), float32(c)
+		case n.Op == "min" && uniform && math.IsInf(float64(p.hi), 1):
+			p.act, p.hi = "clip", float32(c)
+		default:
+			return p
+		}
+		p.last = n.Outputs[0]
+	}
+	return p
+}
+
+// scalarConst is the one value of a constant that is the same everywhere.
+func scalarConst(v *ir.Value) (float64, bool) {
+	for v.Def != nil && v.Def.Op == "broadcast" {
+		v = v.Def.Inputs[0]
+	}
+	if v.Const == nil || !v.Const.DType.IsFloat() {
+		return 0, false
+	}
+	e := uniform(v.Const)
+	if e == nil || math.IsNaN(e.F) {
+		return 0, false
+	}
+	return e.F, true
+}
+
+// weightBuf registers constant data that is made when the weights are written.
+func (l *lowerer) weightBuf(name string, n int, fill func() []float32) *program.Buf {
+	b := &program.Buf{Name: name, Where: program.Const, Type: tensor.F32, Len: n}
+	l.p.Consts = append(l.p.Consts, &program.Constant{Buf: b, Fill: func() ([]byte, error) {
+		v := fill()
+		return tensor.Of(v, len(v)).Bytes(), nil
+	}})
+	return b
+}
+
+// biasBuf lays a bias out in whole vectors.
+func (l *lowerer) biasBuf(name string, t *tensor.Tensor, channels, vectors int) *program.Buf {
+	return l.weightBuf(name+"·bias", vectors*l.o.Lanes, func() []float32 {
+		out := make([]float32, vectors*l.o.Lanes)
+		for i := range channels {
+			out[i] = float32(t.Float(i % t.Len()))
+		}
+		return out
+	})
+}
+
+// choice runs one of two bodies by whether an index is below a limit; total is
+// the number of values that the index has.
+func choice(e *loop.Expr, limit, total int, yes, no func() []loop.Stmt) []loop.Stmt {
+	switch {
+	case limit >= total:
+		return yes()
+	case limit == 0:
+		return no()
+	}
+	return []loop.Stmt{&loop.Cond{If: loop.Less(e, loop.Int(limit)), Then: yes(), Else: no()}}
+}
+
+var _ = core.Lookup
