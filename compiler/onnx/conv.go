@@ -239,10 +239,13 @@ func expandCol2Im(c *Ctx) {
 	image, block := c.Ints(1, "image_shape"), c.Ints(2, "block_shape")
 	n, s := len(image), core.Shape(x)
 	taps := tensor.Numel(block)
-	if len(block) != n || len(s) != 3 || taps < 1 || s[1]%taps != 0 {
+	if n == 0 || len(block) != n || len(s) != 3 || slices.Min(block) < 1 || slices.Min(image) < 0 || s[1] < taps || s[1]%taps != 0 {
 		c.Fail("columns %s, image %v and block %v do not fit", x.Type, image, block)
 	}
 	strides, dilations := spatialInts(c, "strides", n, 1), spatialInts(c, "dilations", n, 1)
+	if slices.Min(slices.Concat(strides, dilations, []int{1})) < 1 {
+		c.Fail("strides %v, dilations %v", strides, dilations)
+	}
 	lo, hi := padsOf(c, n)
 	var at []int
 	for i := range n {

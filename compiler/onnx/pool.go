@@ -208,7 +208,7 @@ func expandMaxUnpool(c *Ctx) {
 func expandMaxRoiPool(c *Ctx) {
 	x, rois := c.Tensor(0, "X"), c.Tensor(1, "rois")
 	size := c.N.Ints("pooled_shape")
-	if len(x.Shape) != 4 || len(rois.Shape) != 2 || rois.Shape[1] != 5 || len(size) != 2 || slices.Min(size) < 1 {
+	if len(x.Shape) != 4 || len(rois.Shape) != 2 || rois.Shape[1] != 5 || len(size) != 2 || slices.Min(size) < 1 || slices.Max(size) > 1<<15 {
 		c.Fail("X %s, rois %s, pooled_shape %v", x, rois, size)
 	}
 	scale := float32(c.N.Float("spatial_scale", 1))

@@ -149,7 +149,7 @@ func expandMultinomial(c *Ctx) {
 	g := random(c)
 	x := c.Tensor(0, "the log-probabilities")
 	n := c.N.Int("sample_size", 1)
-	if len(x.Shape) != 2 || x.Shape[1] == 0 || n < 0 {
+	if len(x.Shape) != 2 || x.Shape[1] == 0 || n < 0 || n > 1<<30 {
 		c.Fail("operand %s, sample_size %d", x, n)
 	}
 	rows, classes := x.Shape[0], x.Shape[1]
