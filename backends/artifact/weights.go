@@ -1,0 +1,106 @@
+package artifact
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/lathe-ml/lathe/compiler/fault"
+	"github.com/lathe-ml/lathe/compiler/program"
+)
+
+// WriteWeights writes the constants at their planned offsets, each made when
+// its turn comes.
+func WriteWeights(p *program.Program, dir string) error {
+	f, err := os.Create(filepath.Join(dir, WeightsFile))
+	if err != nil {
+		return fault.New(fault.Usage, "cannot write the weights: %w", err)
+	}
+	defer f.Close()
+	w := bufio.NewWriterSize(f, 1<<20)
+	if err := stream(p, w); err != nil {
+		return err
+	}
+	if err := w.Flush(); err != nil {
+		return fault.New(fault.Usage, "cannot write the weights: %w", err)
+	}
+	if err := f.Close(); err != nil {
+		return fault.New(fault.Usage, "cannot write the weights: %w", err)
+	}
+	return nil
+}
+
+func stream(p *program.Program, w io.Writer) error {
+	var zero [4096]byte
+	at := 0
+	fill := func(to int) error {
+		for at < to {
+			n, err := w.Write(zero[:min(to-at, len(zero))])
+			if err != nil {
+				return fault.New(fault.Usage, "cannot write the weights: %w", err)
+			}
+			at += n
+		}
+		return nil
+	}
+	for _, c := range p.Consts {
+		b, err := contents(c)
+		if err != nil {
+			return err
+		}
+		if err := fill(c.Buf.Offset); err != nil {
+			return err
+		}
+		if _, err := w.Write(b); err != nil {
+			return fault.New(fault.Usage, "cannot write the weights: %w", err)
+		}
+		at += len(b)
+	}
+	return fill(p.Weights)
+}
+
+func contents(c *program.Constant) ([]byte, error) {
+	b, err := c.Fill()
+	if err != nil {
+		return nil, fmt.Errorf("weights of %s: %w", c.Buf.Name, err)
+	}
+	if len(b) != c.Buf.Size() {
+		return nil, fmt.Errorf("weights of %s: %d bytes, planned %d", c.Buf.Name, len(b), c.Buf.Size())
+	}
+	return b, nil
+}
+
+// LoadWeights fills memory of the planned size with a program's constants.
+func LoadWeights(p *program.Program, mem []byte) error {
+	for _, c := range p.Consts {
+		b, err := contents(c)
+		if err != nil {
+			return err
+		}
+		copy(mem[c.Buf.Offset:], b)
+	}
+	return nil
+}
+
+// ReadWeights reads an artifact's weights into memory of the planned size.
+func ReadWeights(dir string, mem []byte) error {
+	path := filepath.Join(dir, WeightsFile)
+	f, err := os.Open(path)
+	if err != nil {
+		return fault.New(fault.BadModel, "the artifact's weights cannot be read: %w", err)
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return fault.New(fault.BadModel, "the artifact's weights cannot be read: %w", err)
+	}
+	if st.Size() != int64(len(mem)) {
+		return fault.New(fault.BadModel, "the weights have %d bytes, the manifest says %d", st.Size(), len(mem)).InFile(path)
+	}
+	if _, err := io.ReadFull(f, mem); err != nil {
+		return fault.New(fault.BadModel, "the artifact's weights cannot be read: %w", err).InFile(path)
+	}
+	return nil
+}
