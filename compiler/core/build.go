@@ -26,6 +26,7 @@ type Builder struct {
 	shared map[string]*ir.Node
 	consts map[string]*ir.Value
 	serial int
+	taken  map[string]bool // names in use
 	ids    map[*ir.Value]int
 }
 
@@ -40,6 +41,7 @@ func NewBuilder(name string) *Builder {
 		shared:    map[string]*ir.Node{},
 		consts:    map[string]*ir.Value{},
 		ids:       map[*ir.Value]int{},
+		taken:     map[string]bool{},
 	}
 }
 
@@ -78,9 +80,20 @@ func (b *Builder) id(v *ir.Value) int {
 	return i
 }
 
+// free is a name that no value has yet: models may call a constant v1, and
+// bodies of two branches may use one name.
+func (b *Builder) free(name string) string {
+	for want := name; b.taken[name]; {
+		b.serial++
+		name = fmt.Sprintf("%s·%d", want, b.serial)
+	}
+	b.taken[name] = true
+	return name
+}
+
 // Input adds a graph input.
 func (b *Builder) Input(name string, d tensor.DType, shape ...int) *ir.Value {
-	v := &ir.Value{Name: name, Type: ir.TensorType(d, shape...)}
+	v := &ir.Value{Name: b.free(name), Type: ir.TensorType(d, shape...)}
 	b.G.Inputs = append(b.G.Inputs, v)
 	return v
 }
@@ -111,6 +124,7 @@ func (b *Builder) NamedConst(name string, t *tensor.Tensor) *ir.Value {
 	if key != "" {
 		b.consts[key] = v
 	}
+	v.Name = b.free(name)
 	b.G.Inits = append(b.G.Inits, v)
 	return v
 }
@@ -193,7 +207,7 @@ func (b *Builder) NodeN(op string, in []*ir.Value, attrs ...any) []*ir.Value {
 	}
 	for _, t := range types {
 		b.serial++
-		n.Outputs = append(n.Outputs, &ir.Value{Name: fmt.Sprintf("v%d", b.serial), Type: t, Def: n})
+		n.Outputs = append(n.Outputs, &ir.Value{Name: b.free(fmt.Sprintf("v%d", b.serial)), Type: t, Def: n})
 	}
 	b.G.Nodes = append(b.G.Nodes, n)
 	b.shared[k] = n

@@ -174,6 +174,9 @@ func (c *Ctx) tensorOf(v *Val) *ir.Value {
 // shape is what the body declares.
 func (c *Ctx) stack(parts []*ir.Value, axis int, declared *ir.Value) *ir.Value {
 	if len(parts) == 0 {
+		if !declared.Type.DType.Valid() {
+			c.Unsupported("no iterations, with a scan output %q of undeclared type,", declared.Name)
+		}
 		shape := make([]int, len(declared.Type.Shape))
 		for i, d := range declared.Type.Shape {
 			shape[i] = max(d.N, 0)

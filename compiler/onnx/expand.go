@@ -40,7 +40,11 @@ func (x *expander) value(v *ir.Value) *Val {
 	}
 	if v.Const != nil {
 		r := TensorVal(x.b.NamedConst(v.Name, v.Const))
-		x.env[v] = r
+		root := x
+		for root.outer != nil {
+			root = root.outer // a constant of a loop's body is one, however often it runs
+		}
+		root.env[v] = r
 		return r
 	}
 	core.Fail("value %q is read before it is computed", v.Name)
