@@ -101,14 +101,16 @@ func stash(c *Ctx, x *ir.Value) tensor.DType {
 	return d
 }
 
-// normalized is (x-mean)/sqrt(variance+eps) and the two statistics.
+// normalized is (x-mean)/sqrt(variance+eps) and the two statistics. One division
+// per row is enough: elements are multiplied.
 func normalized(c *Ctx, x *ir.Value, axes []int, eps float64) (y, mean, inv *ir.Value) {
 	b := c.B
 	mean = meanOver(c, x, axes)
 	d := b.Sub(x, mean)
 	variance := meanOver(c, b.Mul(d, d), axes)
 	root := b.Sqrt(b.Add(variance, b.Like(x, eps)))
-	return b.Div(d, root), mean, b.Div(b.Like(x, 1), root)
+	inv = b.Div(b.Like(x, 1), root)
+	return b.Mul(d, inv), mean, inv
 }
 
 func expandLayerNorm(c *Ctx) {
@@ -138,7 +140,8 @@ func fits(c *Ctx, y, x *ir.Value) {
 func rms(c *Ctx, x *ir.Value, axes []int, eps float64) (y, inv *ir.Value) {
 	b := c.B
 	root := b.Sqrt(b.Add(meanOver(c, b.Mul(x, x), axes), b.Like(x, eps)))
-	return b.Div(x, root), b.Div(b.Like(x, 1), root)
+	inv = b.Div(b.Like(x, 1), root)
+	return b.Mul(x, inv), inv
 }
 
 func expandRMSNorm(c *Ctx) {

@@ -37,7 +37,8 @@ func softmaxAxes(c *Ctx) []int {
 func softmax(c *Ctx, x *ir.Value, axes []int) *ir.Value {
 	return widely(c, x, func(x *ir.Value) *ir.Value {
 		e := c.B.Exp(c.B.Sub(x, c.B.Reduce("reduce_max", x, true, axes...)))
-		return c.B.Div(e, c.B.Reduce("reduce_sum", e, true, axes...))
+		sum := c.B.Reduce("reduce_sum", e, true, axes...)
+		return c.B.Mul(e, c.B.Div(c.B.Like(x, 1), sum)) // one division per row
 	})
 }
 
