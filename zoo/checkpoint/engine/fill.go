@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -94,14 +95,31 @@ func (w *slotWriter) flush() error {
 	if w.sums {
 		w.crc = crc32.Update(w.crc, crc32.IEEETable, b)
 	}
-	if _, err := w.out.WriteAt(b, w.base+w.off); err != nil {
-		return err
+	// A new file reads as zeros where nothing was written: zeros stay holes.
+	if !isZero(b) {
+		if _, err := w.out.WriteAt(b, w.base+w.off); err != nil {
+			return err
+		}
 	}
 	w.f.written.Add(int64(w.used))
 	w.off += int64(w.used)
 	w.used = 0
 	return nil
 }
+
+// isZero reports whether all bytes are zero; it looks no further than the first
+// that is not.
+func isZero(b []byte) bool {
+	for i := 0; i < len(b); i += len(zeros) {
+		part := b[i:min(i+len(zeros), len(b))]
+		if !bytes.Equal(part, zeros[:len(part)]) {
+			return false
+		}
+	}
+	return true
+}
+
+var zeros [4096]byte
 
 func (w *slotWriter) span(s *Span) error {
 	if s.Tensor != nil {
