@@ -1,0 +1,65 @@
+package interp
+
+import (
+	"github.com/lathe-ml/lathe/backends/scalar"
+	"github.com/lathe-ml/lathe/compiler/loop"
+)
+
+// tile is loop.Tile, word for word. Sums are of F32, each product rounded
+// before it is added: targets with a fused multiply-add differ by less.
+func (x *exec) tile(t *loop.Tile) {
+	at := func(b *loop.Buffer, e *loop.Expr) int64 {
+		if b == nil {
+			return 0
+		}
+		return x.eval(e).I
+	}
+	xa, wa, ba, sa, aa := at(t.X, t.XAt), at(t.W, t.WAt), at(t.B, t.BAt), at(t.S, t.SAt), at(t.Add, t.AddAt)
+	for o := range t.OB {
+		for p := range t.P {
+			for l := range t.L {
+				var acc float32
+				if t.B != nil {
+					acc = x.f32(t.B, ba+int64(o*t.L+l))
+				}
+				xi := xa + int64(t.XP[p])
+				if t.Lanes {
+					xi += int64(l)
+				}
+				acc = x.sum(t, t.Red, acc, wa+int64(o*t.WO+l), xi)
+				if t.Add != nil {
+					acc += x.f32(t.Add, aa+int64(o*t.AO+t.AP[p]+l))
+				}
+				x.store(t.S, sa+int64(o*t.SO+t.SP[p]+l), value{F: activate(t, acc)})
+			}
+		}
+	}
+}
+
+func (x *exec) f32(b *loop.Buffer, i int64) float32 { return float32(x.load(b, i).F) }
+
+// sum runs the reduction loops, outermost first.
+func (x *exec) sum(t *loop.Tile, red []loop.Red, acc float32, w, xi int64) float32 {
+	if len(red) == 0 {
+		return acc + float32(x.f32(t.W, w)*x.f32(t.X, xi))
+	}
+	r := red[0]
+	for i := range int64(r.N) {
+		acc = x.sum(t, red[1:], acc, w+i*int64(r.WStep), xi+i*int64(r.XStep))
+	}
+	return acc
+}
+
+func activate(t *loop.Tile, v float32) float64 {
+	f := float64(v)
+	switch t.Act {
+	case "":
+		return f
+	case "relu":
+		return scalar.Max(f, 0)
+	case "clip":
+		return scalar.Min(scalar.Max(f, float64(t.Lo)), float64(t.Hi))
+	}
+	fail("activation %q of a tile is not known", t.Act)
+	return 0
+}
