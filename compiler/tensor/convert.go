@@ -217,6 +217,15 @@ func FloatToInt64(v float64) int64 {
 	return math.MinInt64
 }
 
+// FloatToInt32 truncates towards zero; out of range gives the smallest int32,
+// as the x86 conversion does.
+func FloatToInt32(v float64) int32 {
+	if v > -0x1p31-1 && v < 0x1p31 {
+		return int32(v)
+	}
+	return math.MinInt32
+}
+
 // FloatToUint64 truncates towards zero; negative values wrap as int64 does.
 func FloatToUint64(v float64) uint64 {
 	if v >= 0x1p63 && v < 0x1p64 {

@@ -309,6 +309,8 @@ func (t *Tensor) SetFloat(i int, v float64) {
 		if v != 0 {
 			t.data[i] = 1
 		}
+	case I32:
+		As[int32](t)[i] = FloatToInt32(v)
 	case F8E4M3FN, F8E4M3FNUZ, F8E5M2, F8E5M2FNUZ, F8E8M0, F4E2M1:
 		t.setCode(i, SmallFromFloat(t.DType, v, true))
 	default:
