@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -34,6 +35,7 @@ var commands = []commandRow{
 	{groupLook, newViewCmd},
 	{groupLook, newDiffCmd},
 	{groupStore, newCheckpointCmd},
+	{groupChange, newSimplifyCmd},
 	{groupMachine, newDoctorCmd},
 	{groupMachine, newDevicesCmd},
 	{groupMachine, newVersionCmd},
@@ -214,4 +216,16 @@ func choice(flag, value string, allowed ...string) error {
 		return nil
 	}
 	return choiceError("value for --"+flag, value, allowed)
+}
+
+// parseSeed reads an optional seed.
+func parseSeed(text string) (seed uint64, given bool, err error) {
+	if text == "" {
+		return 0, false, nil
+	}
+	seed, err = strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		return 0, false, fault.New(fault.Usage, "%q is not a seed", text).Hint("use a whole number from 0")
+	}
+	return seed, true, nil
 }

@@ -1,0 +1,178 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/lathe-ml/lathe/compiler/fault"
+	"github.com/lathe-ml/lathe/compiler/onnxfile"
+	"github.com/lathe-ml/lathe/internal/atomicfile"
+	"github.com/lathe-ml/lathe/passes/randomize"
+	"github.com/lathe-ml/lathe/passes/simplify"
+)
+
+type simplifyOptions struct {
+	*factory
+	model     string
+	out       string
+	force     bool
+	dryRun    bool
+	rules     []string
+	randomize string
+	shapes    shapeFlags
+}
+
+func newSimplifyCmd(f *factory) *cobra.Command {
+	o := &simplifyOptions{factory: f}
+	cmd := &cobra.Command{
+		Use:   "simplify MODEL -o OUT.onnx",
+		Short: "Make a model smaller without changing what it computes",
+		Long: `simplify folds constants, leaves out nodes that do nothing or repeat others, folds
+normalizations into the convolutions before them, and merges transposes and
+reshapes. What it did to which node, and why, is printed.
+
+Dimensions that --dim or --input-shapes bind let it fold computations of shapes;
+the result then takes these shapes only.
+
+--randomize-weights SEED first replaces the weights by seeded random ones of the
+usual scale (He normal), for a model that is shared or timed without its weights.`,
+		Example: `  lathe simplify model.onnx -o small.onnx
+  lathe simplify model.onnx -o small.onnx --dim batch=1 --json
+  lathe simplify model.onnx -o small.onnx --rules fold,identity
+  lathe simplify model.onnx -o public.onnx --randomize-weights 1`,
+		Args: args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			o.model = a[0]
+			ctx, stop := f.context(cmd)
+			defer stop()
+			return o.run(ctx)
+		},
+	}
+	fl := cmd.Flags()
+	fl.StringVarP(&o.out, "output", "o", "", "the model that is written")
+	fl.BoolVar(&o.force, "force", false, "replace an output that exists")
+	fl.BoolVar(&o.dryRun, "dry-run", false, "print what would be done, write nothing")
+	fl.StringSliceVar(&o.rules, "rules", nil, "only these rules: "+strings.Join(ruleNames(), ", ")+", or none")
+	fl.StringVar(&o.randomize, "randomize-weights", "", "replace weights by random values of this seed")
+	o.shapes.register(cmd)
+	return cmd
+}
+
+func ruleNames() []string {
+	var names []string
+	for _, r := range simplify.Rules {
+		names = append(names, r.Name)
+	}
+	return names
+}
+
+// simplifyResult is what `lathe simplify --json` prints.
+type simplifyResult struct {
+	Model      string            `json:"model"`
+	Output     string            `json:"output,omitempty"`
+	Randomized *randomize.Report `json:"randomized,omitempty"`
+	*simplify.Report
+}
+
+func (o *simplifyOptions) run(ctx context.Context) error {
+	only, err := o.only()
+	if err != nil {
+		return err
+	}
+	seed, random, err := parseSeed(o.randomize)
+	if err != nil {
+		return err
+	}
+	if err := o.checkOut(); err != nil {
+		return err
+	}
+	m, err := loadModel(o.model)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	opt, err := o.shapes.options(m)
+	if err != nil {
+		return err
+	}
+	res := simplifyResult{Model: o.model}
+	inputs := m.IRVersion < 4
+	if random {
+		rep, err := randomize.Weights(m.Graph, randomize.Options{Seed: seed, InitsAreInputs: inputs})
+		if err != nil {
+			return inModel(err, m)
+		}
+		res.Randomized = &rep
+	}
+	res.Report, err = simplify.Graph(ctx, m.Graph, simplify.Options{Model: opt, Only: only, InitsAreInputs: inputs})
+	if err != nil {
+		return inModel(err, m)
+	}
+	if !o.dryRun {
+		if err := m.Write(o.out, onnxfile.WriteOptions{}); err != nil {
+			return err
+		}
+		res.Output = o.out
+	}
+	return o.print(res)
+}
+
+// only turns --rules into the pass's option: nil is all, an empty list none.
+func (o *simplifyOptions) only() ([]string, error) {
+	if o.rules == nil {
+		return nil, nil
+	}
+	list := []string{}
+	for _, r := range o.rules {
+		if r == "none" {
+			continue
+		}
+		if err := choice("rules", r, ruleNames()...); err != nil {
+			return nil, err
+		}
+		list = append(list, r)
+	}
+	return list, nil
+}
+
+func (o *simplifyOptions) checkOut() error {
+	if o.dryRun {
+		return nil
+	}
+	if o.out == "" {
+		return fault.New(fault.Usage, "no output file").Hint("give one with -o small.onnx, or --dry-run")
+	}
+	a, errA := os.Stat(o.model)
+	b, errB := os.Stat(o.out)
+	switch {
+	case errA == nil && errB == nil && os.SameFile(a, b):
+		return fault.New(fault.Usage, "the output is the input: %s", o.out).Hint("an input is never overwritten; give another -o")
+	case errB == nil && !o.force:
+		return &atomicfile.ExistsError{Path: o.out}
+	case errB != nil && !errors.Is(errB, os.ErrNotExist):
+		return fault.New(fault.Usage, "cannot write %s: %w", o.out, errors.Unwrap(errB))
+	}
+	return nil
+}
+
+func (o *simplifyOptions) print(res simplifyResult) error {
+	if o.json {
+		return o.JSON(res)
+	}
+	t := o.Table("rule", "op", "node", "why")
+	for _, e := range res.Edits {
+		t.Row(e.Rule, e.Op, e.Node, e.Why)
+	}
+	if t.Len() > 0 {
+		t.Print()
+	}
+	if r := res.Randomized; r != nil {
+		o.Infof("%d weights and %d vectors randomized, %s numbers; %d constants of no known role kept", r.Weights, r.Vectors, groupDigits(int64(r.Values)), r.Kept)
+	}
+	o.Infof("%d nodes, %d before", res.After, res.Before)
+	return nil
+}
