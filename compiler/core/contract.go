@@ -157,6 +157,10 @@ func evalDot(n *ir.Node, in []*tensor.Tensor) ([]*tensor.Tensor, error) {
 
 func dotAs[T, A number](lt, rt *tensor.Tensor, batch, m, k, c int, set func(int, A)) {
 	l, r := tensor.As[T](lt), tensor.As[T](rt)
+	if m >= strip {
+		dotProducts(l, r, batch, m, k, c, set)
+		return
+	}
 	parallel(batch*m, func(row int) {
 		acc := make([]A, c)
 		b := row / m
@@ -300,6 +304,10 @@ func convAs[T, A number](g ConvDims, xt, wt, out *tensor.Tensor, set func(int, A
 	cpg, mpg := wt.Shape[1], wt.Shape[0]/g.Groups
 	xn, wn, on := tensor.Numel(xs), tensor.Numel(ws), tensor.Numel(g.Out)
 	if on == 0 {
+		return
+	}
+	if mpg > 1 && !anyNonFinite(w) { // padding is skipped, not multiplied
+		convProducts[T, A](g, xt, wt, out, set)
 		return
 	}
 	row := 1 // the innermost spatial axis is done as a row
