@@ -14,7 +14,7 @@ var activationOps = []Op{
 	activationRow("Softsign", func(b *core.Builder, x *ir.Value) *ir.Value {
 		return b.Div(x, b.Add(b.Like(x, 1), b.Abs(x)))
 	}, 1, 22),
-	activationRow("Mish", func(b *core.Builder, x *ir.Value) *ir.Value { return b.Mul(x, b.Tanh(softplus(b, x))) }, 18, 22),
+	activationRow("Mish", mish, 18, 22),
 	activationRow("HardSwish", func(b *core.Builder, x *ir.Value) *ir.Value {
 		return b.Mul(x, hardSigmoid(b, x, 1.0/6, 0.5))
 	}, 14, 22),
@@ -99,6 +99,15 @@ func activationRow(name string, f func(b *core.Builder, x *ir.Value) *ir.Value, 
 func softplus(b *core.Builder, x *ir.Value) *ir.Value {
 	tail := b.Log(b.Add(b.Like(x, 1), b.Exp(b.Neg(b.Abs(x)))))
 	return b.Add(b.Relu(x), tail)
+}
+
+// mish is x·tanh(softplus(x)), where tanh(log(1+e)) = n/(n+2) for n = e·(e+2):
+// one exponential instead of three functions. Beyond 20 the quotient is 1.
+func mish(b *core.Builder, x *ir.Value) *ir.Value {
+	two := b.Like(x, 2)
+	e := b.Exp(b.Min(x, b.Like(x, 20)))
+	n := b.Mul(e, b.Add(e, two))
+	return b.Mul(x, b.Div(n, b.Add(n, two)))
 }
 
 func hardSigmoid(b *core.Builder, x *ir.Value, alpha, beta float64) *ir.Value {

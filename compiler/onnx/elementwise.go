@@ -144,15 +144,13 @@ func expandIsInf(c *Ctx) {
 		x = c.B.Cast(x, tensor.F32)
 	}
 	pos, neg := c.N.Int("detect_positive", 1) == 1, c.N.Int("detect_negative", 1) == 1
-	isPos := c.B.Eq(x, c.B.Like(x, math.Inf(1)))
-	isNeg := c.B.Eq(x, c.B.Like(x, math.Inf(-1)))
 	switch {
 	case pos && neg:
-		c.Out(0, c.B.Or(isPos, isNeg))
+		c.Out(0, c.B.Eq(c.B.Abs(x), c.B.Like(x, math.Inf(1))))
 	case pos:
-		c.Out(0, isPos)
+		c.Out(0, c.B.Eq(x, c.B.Like(x, math.Inf(1))))
 	case neg:
-		c.Out(0, isNeg)
+		c.Out(0, c.B.Eq(x, c.B.Like(x, math.Inf(-1))))
 	default:
 		c.Out(0, c.B.BroadcastTo(c.B.ScalarInt(tensor.Bool, 0), x.Static()...))
 	}

@@ -114,6 +114,7 @@ func TestElementwiseRows(t *testing.T) {
 }
 
 func TestActivationRows(t *testing.T) {
+	inf := math.Inf(1)
 	x := nums(tensor.F32, []int{1, 2, 2}, -1, 2, -3, -4)
 	runRows(t, []rowCase{
 		// One slope per channel: -1·0.5, 2, -3·0.1, -4·0.1.
@@ -125,6 +126,8 @@ func TestActivationRows(t *testing.T) {
 		// log(1+e^100) = 100 in any precision, although e^100 is beyond float32.
 		{name: "softplus of large values", op: "Softplus", opset: 22, in: []*tensor.Tensor{vec(100, -100)}, want: []*tensor.Tensor{vec(100, 0)}},
 		// 2·(2-0.5) where |x|>1: x-bias, x+bias, 0.
+		// x·tanh(log(1+e^x)): 0.8650983882673103 at 1; x beyond 20; -100·e^-100 is 0 within reach of float32.
+		{name: "mish", op: "Mish", opset: 22, in: []*tensor.Tensor{vec(1, 100, -100, inf)}, want: []*tensor.Tensor{vec(0.8650983882673103, 100, 0, inf)}},
 		{name: "shrink of ints", op: "Shrink", opset: 9, attrs: attrs("lambd", 1.5, "bias", 1.0), in: []*tensor.Tensor{ints(-3, -1, 0, 1, 3)}, want: []*tensor.Tensor{ints(-2, 0, 0, 0, 2)}},
 		// 1.0507·1.6732·(e^-1-1) = -1.11128, with the constants of opset 1.
 		{name: "selu 1", op: "Selu", opset: 1, in: []*tensor.Tensor{vec(-1, 1)}, want: []*tensor.Tensor{vec(1.0507*1.6732*(math.Exp(-1)-1), 1.0507)}},
