@@ -2,7 +2,8 @@ package conformance
 
 import (
 	"context"
-	"strings"
+	"flag"
+	"slices"
 	"testing"
 	"time"
 
@@ -10,20 +11,25 @@ import (
 	"github.com/lathe-ml/lathe/compiler/onnxfile"
 )
 
+var all = flag.Bool("all", false, "run slow models too")
+
+// slow are the models that take more than a second.
+var slow = []string{
+	"basic-pitch", "hand-landmark", "magika-v3.3", "mobilenetv2-fp32", "mobilenetv2-qat-uint8-qdq", "shufflenet-v2-12-int8",
+	"squeezenet1.0-fp16", "squeezenet1.0-fp32", "super-resolution-10", "ultraface-rfb-320", "yolox-nano", "face-landmark",
+}
+
 // TestModels runs the recorded data of every shared model: floats within rtol
 // 1e-3 and atol 1e-4 of ONNX Runtime, quantized outputs within one step.
 func TestModels(t *testing.T) {
-	if testing.Short() {
-		t.Skip("whole networks on the reference evaluator take minutes")
-	}
 	cases := picked(t, shared(t, "models"))
 	kept := cases[:0]
 	for _, c := range cases {
-		// The outputs of light/ come from constant weights and say little;
-		// some take minutes on the reference evaluator.
-		if !strings.HasPrefix(c.Name, "light/") || *filter != "" {
-			kept = append(kept, c)
+		if slices.Contains(slow, c.Name) && !*all && *filter == "" {
+			t.Logf("%s takes seconds on the reference evaluator: left out without -all", c.Name)
+			continue
 		}
+		kept = append(kept, c)
 	}
 	for _, r := range []struct {
 		name string
