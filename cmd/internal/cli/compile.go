@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/lathe-ml/lathe/backends/artifact"
 	"github.com/lathe-ml/lathe/backends/cpu"
 	"github.com/lathe-ml/lathe/compiler/backend"
 	"github.com/lathe-ml/lathe/compiler/fault"
@@ -80,19 +81,19 @@ Shapes are fixed when code is made: dimensions with names are bound by --dim,
 
 // compileResult is what `lathe compile --json` prints.
 type compileResult struct {
-	Model     string     `json:"model"`
-	Artifact  string     `json:"artifact,omitempty"`
-	Target    string     `json:"target"`
-	CPU       string     `json:"cpu"`
-	Threads   int        `json:"threads"`
-	Inputs    []cpu.Port `json:"inputs"`
-	Outputs   []cpu.Port `json:"outputs"`
-	Kernels   int        `json:"kernels"`
-	Steps     int        `json:"steps"`
-	Workspace int        `json:"workspace_bytes"`
-	Weights   int        `json:"weights_bytes"`
-	Seconds   float64    `json:"seconds"`
-	PeakMiB   float64    `json:"peak_mib"`
+	Model     string          `json:"model"`
+	Artifact  string          `json:"artifact,omitempty"`
+	Target    string          `json:"target"`
+	CPU       string          `json:"cpu"`
+	Threads   int             `json:"threads"`
+	Inputs    []artifact.Port `json:"inputs"`
+	Outputs   []artifact.Port `json:"outputs"`
+	Kernels   int             `json:"kernels"`
+	Steps     int             `json:"steps"`
+	Workspace int             `json:"workspace_bytes"`
+	Weights   int             `json:"weights_bytes"`
+	Seconds   float64         `json:"seconds"`
+	PeakMiB   float64         `json:"peak_mib"`
 }
 
 func (o *compileOptions) run(ctx context.Context) error {

@@ -5,6 +5,7 @@ import (
 	"os"
 
 	"github.com/lathe-ml/lathe/backends/cpu"
+	"github.com/lathe-ml/lathe/backends/interp"
 	"github.com/lathe-ml/lathe/backends/ort"
 	"github.com/lathe-ml/lathe/compiler/conformance"
 	"github.com/lathe-ml/lathe/compiler/core"
@@ -43,6 +44,7 @@ const defaultBackend = "cpu"
 var engines = []engine{
 	{"eval", "reference evaluator, node by node", prepareEval},
 	{"core", "expanded to core ops with static shapes, then evaluated", prepareCore},
+	{"interp", "compiled to kernels, whose loops are interpreted with every access checked", prepareCompiled(interp.Backend())},
 	{"cpu", "native code for this CPU", prepareCompiled(cpu.Backend())},
 	{"peer", "ONNX Runtime " + ort.Version, preparePeer},
 }

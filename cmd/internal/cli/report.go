@@ -6,7 +6,7 @@ import (
 	"html/template"
 	"path/filepath"
 
-	"github.com/lathe-ml/lathe/backends/cpu"
+	"github.com/lathe-ml/lathe/backends/artifact"
 	"github.com/lathe-ml/lathe/cmd/internal/ui"
 	"github.com/lathe-ml/lathe/compiler/onnxfile"
 	"github.com/lathe-ml/lathe/compiler/program"
@@ -14,14 +14,14 @@ import (
 )
 
 // programPorts gives a program's signature in the manifest's words.
-func programPorts(ps []program.Port) []cpu.Port {
-	list := []cpu.Port{}
+func programPorts(ps []program.Port) []artifact.Port {
+	list := []artifact.Port{}
 	for _, p := range ps {
 		shape := p.Shape
 		if shape == nil {
 			shape = []int{}
 		}
-		list = append(list, cpu.Port{Name: p.Name, Type: p.Type.ONNX(), Shape: shape})
+		list = append(list, artifact.Port{Name: p.Name, Type: p.Type.ONNX(), Shape: shape})
 	}
 	return list
 }
@@ -39,20 +39,20 @@ type stepReport struct {
 // artifactReport is report.json: what was made of the model. It has no times,
 // so that the same command gives the same bytes.
 type artifactReport struct {
-	Model     string       `json:"model"`
-	Nodes     int          `json:"nodes"`
-	Ops       []opCount    `json:"ops"`
-	Params    int          `json:"params"`
-	MACs      int64        `json:"macs"`
-	CoreNodes int          `json:"core_nodes"`
-	CPU       string       `json:"cpu"`
-	Inputs    []cpu.Port   `json:"inputs"`
-	Outputs   []cpu.Port   `json:"outputs"`
-	Kernels   int          `json:"kernels"`
-	Workspace int          `json:"workspace_bytes"`
-	Weights   int          `json:"weights_bytes"`
-	Peak      int          `json:"peak_live_bytes"`
-	Steps     []stepReport `json:"steps"`
+	Model     string          `json:"model"`
+	Nodes     int             `json:"nodes"`
+	Ops       []opCount       `json:"ops"`
+	Params    int             `json:"params"`
+	MACs      int64           `json:"macs"`
+	CoreNodes int             `json:"core_nodes"`
+	CPU       string          `json:"cpu"`
+	Inputs    []artifact.Port `json:"inputs"`
+	Outputs   []artifact.Port `json:"outputs"`
+	Kernels   int             `json:"kernels"`
+	Workspace int             `json:"workspace_bytes"`
+	Weights   int             `json:"weights_bytes"`
+	Peak      int             `json:"peak_live_bytes"`
+	Steps     []stepReport    `json:"steps"`
 }
 
 func makeReport(m *onnxfile.Model, l *lowered) artifactReport {

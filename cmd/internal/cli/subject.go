@@ -5,7 +5,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/lathe-ml/lathe/backends/cpu"
+	"github.com/lathe-ml/lathe/backends/artifact"
 	"github.com/lathe-ml/lathe/compiler/backend"
 	"github.com/lathe-ml/lathe/compiler/conformance"
 	"github.com/lathe-ml/lathe/compiler/fault"
@@ -32,38 +32,44 @@ func openSubject(path, backendName string) (engine, *onnxfile.Model, error) {
 		m, err := loadModel(path)
 		return e, m, err
 	}
-	man, err := cpu.ReadManifest(path)
+	man, err := artifact.Read(path)
 	if err != nil {
 		return engine{}, nil, err
 	}
+	make, ok := targets[man.Target]
+	if !ok {
+		return engine{}, nil, fault.New(fault.BadModel, "an artifact for %q cannot be run here", man.Target).InFile(path)
+	}
 	g := &ir.Graph{Name: man.Name}
 	for _, side := range []struct {
-		from []cpu.Port
+		from []artifact.Port
 		to   *[]*ir.Value
 	}{{man.Inputs, &g.Inputs}, {man.Outputs, &g.Outputs}} {
-		for _, p := range side.from {
-			d, ok := tensor.ParseDType(p.Type)
-			if !ok {
-				return engine{}, nil, fault.New(fault.BadModel, "unknown element type %q in the manifest", p.Type).InFile(path)
-			}
-			*side.to = append(*side.to, &ir.Value{Name: p.Name, Type: ir.TensorType(d, p.Shape...)})
+		list, err := artifact.Ports(side.from)
+		if err != nil {
+			return engine{}, nil, fault.New(fault.BadModel, "%w", err).InFile(path)
+		}
+		for _, p := range list {
+			*side.to = append(*side.to, &ir.Value{Name: p.Name, Type: ir.TensorType(p.Type, p.Shape...)})
 		}
 	}
 	m := onnxfile.New(g, 1)
 	m.Path = path
-	return engine{name: "artifact", doc: "compiled for " + man.CPU, prepare: prepareArtifact}, m, nil
+	return engine{name: "artifact", doc: "compiled for " + man.CPU, prepare: prepareArtifact(make())}, m, nil
 }
 
-func prepareArtifact(_ context.Context, _ *factory, o engineOptions, m *onnxfile.Model, s *conformance.Set) (*session, error) {
-	in, err := tensors(m, s)
-	if err != nil {
-		return nil, err
+func prepareArtifact(b backend.Backend) func(context.Context, *factory, engineOptions, *onnxfile.Model, *conformance.Set) (*session, error) {
+	return func(_ context.Context, _ *factory, o engineOptions, m *onnxfile.Model, s *conformance.Set) (*session, error) {
+		in, err := tensors(m, s)
+		if err != nil {
+			return nil, err
+		}
+		ses, err := b.Open(m.Path, o.threads)
+		if err != nil {
+			return nil, err
+		}
+		return compiledSession(ses, in, nil), nil
 	}
-	ses, err := cpu.Backend().Open(m.Path, o.threads)
-	if err != nil {
-		return nil, err
-	}
-	return compiledSession(ses, in, nil), nil
 }
 
 // compiledSession wraps a backend's session; done is called at the end.
