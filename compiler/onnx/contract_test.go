@@ -122,6 +122,11 @@ func TestIntegerContractions(t *testing.T) {
 			in: []*tensor.Tensor{u8([]int{1, 1, 2}, 2, 3), f32(nil, 0.5), u8(nil, 1), i8([]int{2, 1, 1}, 2, 4), f32([]int{2}, 1, 0.25),
 				i8([]int{2}, 0, 0), f32(nil, 0.5), u8(nil, 10), i32([]int{2}, 1, -2)},
 			want: []*tensor.Tensor{u8([]int{1, 2, 2}, 13, 15, 10, 12)}},
+		// The same with channels last, two pixels of one channel to two of two.
+		{name: "channels last", domain: microsoft, op: "QLinearConv", attrs: []ir.Attr{attr("channels_last", 1)},
+			in: []*tensor.Tensor{u8([]int{1, 2, 1}, 2, 3), f32(nil, 0.5), u8(nil, 1), i8([]int{2, 1, 1}, 2, 4), f32([]int{2}, 1, 0.25),
+				i8([]int{2}, 0, 0), f32(nil, 0.5), u8(nil, 10), i32([]int{2}, 1, -2)},
+			want: []*tensor.Tensor{u8([]int{1, 2, 2}, 13, 10, 15, 12)}},
 		{name: "saturation", op: "QLinearMatMul", opset: 10,
 			in: []*tensor.Tensor{i8([]int{1, 1}, 100), f32(nil, 1), i8(nil, 0), i8([]int{1, 2}, 100, -100), f32([]int{2}, 1, 1),
 				i8([]int{2}, 0, 0), f32(nil, 1), i8(nil, 5)},

@@ -51,6 +51,16 @@ var contribOps = []Op{
 	{Domain: microsoft, Name: "QLinearGlobalAveragePool", Since: []int{1}, Expand: qlinearUnary(func(c *Ctx, x *ir.Value) *ir.Value {
 		return channelsFirst(c, x, func(c *Ctx, x *ir.Value) *ir.Value { return meanOver(c, x, spatial(c, x)) })
 	})},
+	{Domain: microsoft, Name: "NhwcMaxPool", Since: []int{1}, Expand: func(c *Ctx) {
+		n := c.In(0).Rank()
+		if n < 3 {
+			c.Fail("operand %s has no spatial axes", c.In(0).Type)
+		}
+		x := c.B.Transpose(c.In(0), append([]int{0, n - 1}, count(1, n-1)...)...)
+		w := poolWindow(c, x)
+		y := c.B.Window("window_max", x, w.kernel, w.spec(1))
+		c.Out(0, c.B.Transpose(y, append(append([]int{0}, count(2, n)...), 1)...))
+	}},
 	{Domain: microsoft, Name: "QLinearConcat", Since: []int{1}, Expand: expandQLinearConcat},
 }
 

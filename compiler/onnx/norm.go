@@ -11,7 +11,8 @@ import (
 // normOps bring values to a common mean, variance or norm.
 var normOps = []Op{
 	{Name: "BatchNormalization", Since: []int{1, 6, 7, 9, 14, 15}, Expand: expandBatchNorm},
-	{Name: "LayerNormalization", Since: []int{17}, Expand: expandLayerNorm},
+	// ONNX Runtime had this one before opset 17, in ONNX's own domain.
+	{Name: "LayerNormalization", Since: []int{1, 17}, Expand: expandLayerNorm},
 	{Name: "RMSNormalization", Since: []int{23}, Expand: expandRMSNorm},
 	{Name: "GroupNormalization", Since: []int{18, 21}, Expand: expandGroupNorm},
 	{Name: "InstanceNormalization", Since: []int{1, 6, 22}, Expand: expandInstanceNorm},
@@ -20,8 +21,7 @@ var normOps = []Op{
 	{Name: "LpNormalization", Since: []int{1, 22}, Expand: expandLpNorm},
 	{Domain: microsoft, Name: "SkipLayerNormalization", Since: []int{1}, Expand: expandSkipLayerNorm},
 	{Domain: microsoft, Name: "SkipSimplifiedLayerNormalization", Since: []int{1}, Expand: expandSkipLayerNorm},
-	// ONNX Runtime keeps these two in ONNX's own domain, under names that ONNX
-	// does not have.
+	// And this one ONNX never had under the name.
 	{Name: "SimplifiedLayerNormalization", Since: []int{1}, Expand: expandRMSNorm},
 }
 

@@ -19,6 +19,7 @@ var qlinearOps = []Op{
 	}},
 	{Name: "QLinearMatMul", Since: []int{10, 21}, Expand: expandQLinearMatMul},
 	{Name: "QLinearConv", Since: []int{10}, Expand: expandQLinearConv},
+	{Domain: microsoft, Name: "QLinearConv", Since: []int{1}, Expand: expandQLinearConv},
 	{Domain: microsoft, Name: "MatMulIntegerToFloat", Since: []int{1}, Expand: expandMatMulIntegerToFloat},
 	{Domain: microsoft, Name: "DynamicQuantizeMatMul", Since: []int{1}, Expand: expandDynamicQuantizeMatMul},
 }
@@ -161,11 +162,12 @@ func expandQLinearMatMul(c *Ctx) {
 }
 
 func expandQLinearConv(c *Ctx) {
-	x, w := c.In(0), c.In(3)
-	acc := convInteger(c, x, w, c.In(2), c.In(5))
-	acc = addChannels(c, acc, c.Opt(8))
-	sw := alongAxis(c, c.In(4), x.Rank(), 1)
-	c.Out(0, requantize(c, acc, c.B.Reshape(c.In(1)), sw, c.B.Reshape(c.In(6)), c.B.Reshape(c.In(7))))
+	c.Out(0, channelsFirst(c, c.In(0), func(c *Ctx, x *ir.Value) *ir.Value {
+		acc := convInteger(c, x, c.In(3), c.In(2), c.In(5))
+		acc = addChannels(c, acc, c.Opt(8))
+		sw := alongAxis(c, c.In(4), x.Rank(), 1)
+		return requantize(c, acc, c.B.Reshape(c.In(1)), sw, c.B.Reshape(c.In(6)), c.B.Reshape(c.In(7)))
+	}))
 }
 
 // expandMatMulIntegerToFloat: A, B, scales of A and B, zero points, bias.

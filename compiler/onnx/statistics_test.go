@@ -36,6 +36,8 @@ func TestPoolRows(t *testing.T) {
 		{name: "indices by columns", op: "MaxPool", opset: 8, attrs: []ir.Attr{attr("kernel_shape", []int{2, 2}), attr("strides", []int{2, 2}), attr("storage_order", 1)},
 			in:   []*tensor.Tensor{f32([]int{1, 2, 4, 4}, append(count16, count16...)...)},
 			want: []*tensor.Tensor{f32([]int{1, 2, 2, 2}, 5, 7, 13, 15, 5, 7, 13, 15), i64([]int{1, 2, 2, 2}, 5, 13, 7, 15, 21, 29, 23, 31)}},
+		{name: "channels last", domain: microsoft, op: "NhwcMaxPool", attrs: []ir.Attr{k2},
+			in: []*tensor.Tensor{u8([]int{1, 3, 2}, 1, 9, 5, 8, 2, 7)}, want: []*tensor.Tensor{u8([]int{1, 2, 2}, 5, 9, 5, 8)}},
 		{name: "whole image", op: "MaxRoiPool", opset: 1, noExp: true, attrs: []ir.Attr{attr("pooled_shape", []int{2, 2})},
 			in: []*tensor.Tensor{image, f32([]int{1, 5}, 0, 0, 0, 3, 3)}, want: []*tensor.Tensor{f32([]int{1, 1, 2, 2}, 5, 7, 13, 15)}},
 		// 7·0.5 rounds to 4: five columns in cells [0,3) and [2,5), cut at 4.
