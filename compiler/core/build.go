@@ -226,6 +226,10 @@ func (b *Builder) fold(n *ir.Node, types []ir.Type) ([]*ir.Value, bool) {
 			return nil, false
 		}
 	}
+	if b.FoldLimit >= 0 && n.Op == "cast" && types[0].DType.IsFloat() && n.Inputs[0].DType().IsInteger() &&
+		n.Inputs[0].DType().Bits() <= 8 && n.Inputs[0].Const.Len() > 64 {
+		return nil, false // quantized weights stay quantized until somebody packs them
+	}
 	in := make([]*tensor.Tensor, len(n.Inputs))
 	for i, v := range n.Inputs {
 		in[i] = v.Const

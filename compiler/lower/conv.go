@@ -275,7 +275,7 @@ func (t *convTile) tileAt(ob, tr, tw int, image, block, oh, ow *loop.Expr) []loo
 		perBlock *= t.ic
 	default:
 		plane = loop.Add(loop.Mul(image, xl.blocks()), loop.Mul(loop.Div(block, t.groupWidth), t.icb))
-		ic := loop.Red{N: lanes, XStep: 1, WStep: vec}
+		ic := loop.Red{N: min(lanes, t.ic/t.Groups), XStep: 1, WStep: vec} // a lone block may be part full
 		cols.WStep, rows.WStep = lanes*vec, kw*lanes*vec
 		tile.Red = []loop.Red{{N: t.icb, XStep: xl.plane(), WStep: kh * kw * lanes * vec}, rows, cols, ic}
 		perBlock *= t.icb * lanes

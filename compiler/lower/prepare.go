@@ -1,6 +1,7 @@
 package lower
 
 import (
+	"math"
 	"slices"
 
 	"github.com/lathe-ml/lathe/compiler/core"
@@ -14,6 +15,9 @@ import (
 func prepare(g *ir.Graph) (*ir.Graph, error) {
 	b := core.NewBuilder(g.Name)
 	r := &rebuild{b: b, to: map[*ir.Value]*ir.Value{}, uses: g.Uses(), from: map[*ir.Value]*ir.Value{}}
+	r.keepNarrow = slices.ContainsFunc(g.Nodes, func(n *ir.Node) bool {
+		return n.Op == "bitcast" && (narrow(n.Inputs[0].DType()) || narrow(n.Outputs[0].DType()))
+	})
 	for _, v := range g.Inputs {
 		r.to[v] = b.Input(v.Name, v.DType(), v.Static()...)
 	}
@@ -25,7 +29,7 @@ func prepare(g *ir.Graph) (*ir.Graph, error) {
 		}
 		taken := map[*ir.Value]bool{}
 		for _, v := range g.Outputs {
-			o := r.value(v)
+			o := b.Cast(r.value(v), v.DType())
 			if taken[o] || o.Def == nil {
 				c := &ir.Node{Op: "reshape", Inputs: []*ir.Value{o}, Attrs: []ir.Attr{{Name: "shape", Val: ir.Int64s(o.Static())}}}
 				d := &ir.Value{Type: o.Type, Def: c}
@@ -53,15 +57,45 @@ type rebuild struct {
 	to   map[*ir.Value]*ir.Value
 	from map[*ir.Value]*ir.Value // new value → the old one that it stands for
 	uses map[*ir.Value]int
+	// keepNarrow leaves float16 and bfloat16 as they are, where their bits are
+	// looked at.
+	keepNarrow bool
+}
+
+func narrow(d tensor.DType) bool { return d == tensor.F16 || d == tensor.BF16 }
+
+// wide is the type that values of an element type are computed in. The narrow
+// floats are computed in F32 from input to output, as ONNX Runtime does on a
+// CPU: more exact, and the kernels are those of F32.
+func (r *rebuild) wide(d tensor.DType) tensor.DType {
+	if narrow(d) && !r.keepNarrow {
+		return tensor.F32
+	}
+	return d
 }
 
 func (r *rebuild) value(v *ir.Value) *ir.Value {
-	if n := r.to[v]; n != nil {
-		return n
+	n := r.to[v]
+	if n == nil {
+		n = r.b.NamedConst(v.Name, tensor.Convert(v.Const, r.wide(v.DType())))
+		r.to[v] = n
 	}
-	n := r.b.NamedConst(v.Name, v.Const)
-	r.to[v] = n
+	if w := r.b.Cast(n, r.wide(n.DType())); w != n {
+		r.to[v] = w
+		return w
+	}
 	return n
+}
+
+// attrs gives a node's attributes with its element types widened.
+func (r *rebuild) attrs(n *ir.Node) []any {
+	var repl []any
+	for _, a := range []string{"to", "out"} {
+		if d, ok := tensor.ParseDType(n.Str(a, "")); ok && r.wide(d) != d {
+			repl = append(repl, a, r.wide(d).String())
+		}
+	}
+	return flatAttrs(n, repl...)
 }
 
 func (r *rebuild) node(n *ir.Node) {
@@ -73,10 +107,16 @@ func (r *rebuild) node(n *ir.Node) {
 	switch {
 	case (n.Op == "conv" || core.Lookup(n.Op).Class == core.Window) && in[0].Rank() == 3:
 		outs = []*ir.Value{r.planar(n, in)}
+	case n.Op == "conv" || n.Op == "dot":
+		outs = []*ir.Value{r.quantized(n, in)}
 	case n.Op == "mul" && r.scaledConv(n, in) != nil:
 		outs = []*ir.Value{r.scaledConv(n, in)}
+	case n.Op == "cast" && r.wide(castTo(n)) == in[0].DType():
+		outs = in
+	case n.Op == "cast" && r.wide(castTo(n)).IsFloat() && alreadyInteger(in[0]) != nil:
+		outs = []*ir.Value{r.b.Cast(alreadyInteger(in[0]), r.wide(castTo(n)))}
 	default:
-		outs = r.b.NodeN(n.Op, in, flatAttrs(n)...)
+		outs = r.b.NodeN(n.Op, in, r.attrs(n)...)
 	}
 	for i, v := range n.Outputs {
 		r.to[v] = outs[i]
@@ -105,6 +145,58 @@ func flatAttrs(n *ir.Node, replace ...any) []any {
 	return out
 }
 
+func castTo(n *ir.Node) tensor.DType {
+	d, _ := tensor.ParseDType(n.Str("to", ""))
+	return d
+}
+
+// alreadyInteger looks through a cast to a small integer type whose operand is
+// a float that holds whole numbers within the type's range: what quantizing and
+// dequantizing again leaves. It gives that float.
+func alreadyInteger(v *ir.Value) *ir.Value {
+	n := v.Def
+	if n == nil || n.Op != "cast" || !v.DType().IsInteger() || v.DType().Bits() > 16 || n.Inputs[0].DType() != tensor.F32 {
+		return nil
+	}
+	lo, hi := v.DType().IntRange()
+	x := n.Inputs[0]
+	above, below := false, false
+	for w := x; w.Def != nil && len(w.Def.Inputs) > 0; w = w.Def.Inputs[0] {
+		c := 0.0
+		if len(w.Def.Inputs) == 2 {
+			var ok bool
+			if c, ok = scalarConst(w.Def.Inputs[1]); !ok || c != math.Trunc(c) {
+				return nil
+			}
+		}
+		switch w.Def.Op {
+		case "max":
+			above = above || c >= float64(lo)
+		case "min":
+			below = below || c <= float64(hi)
+		case "add", "sub":
+			if !above || !below {
+				return nil // bounds must come after the last sum
+			}
+		case "round":
+			if above && below {
+				return x
+			}
+			return nil
+		default:
+			return nil
+		}
+	}
+	return nil
+}
+
+func (r *rebuild) outAttr(n *ir.Node) []any {
+	if d, ok := tensor.ParseDType(n.Str("out", "")); ok {
+		return []any{"out", r.wide(d).String()}
+	}
+	return nil
+}
+
 // planar puts a spatial axis of size 1 in front of the only one.
 func (r *rebuild) planar(n *ir.Node, in []*ir.Value) *ir.Value {
 	lift := func(v *ir.Value) *ir.Value {
@@ -123,7 +215,7 @@ func (r *rebuild) planar(n *ir.Node, in []*ir.Value) *ir.Value {
 	for i, v := range in {
 		in[i] = lift(v)
 	}
-	y := r.b.Node(n.Op, in, flatAttrs(n, repl...)...)
+	y := r.b.Node(n.Op, in, flatAttrs(n, append(repl, r.outAttr(n)...)...)...)
 	s := core.Shape(y)
 	return r.b.Reshape(y, s[0], s[1], s[3])
 }
