@@ -218,7 +218,7 @@ func (f *jpegFile) colours() (*pixels, error) {
 		rgb = f.adobe == 0 || f.adobe < 0 && !f.jfif && named
 	}
 	for _, p := range f.parts {
-		if kx, ky := f.parts[0].h/p.h, f.parts[0].v/p.v; kx*p.h != f.parts[0].h || ky*p.v != f.parts[0].v || kx > 2 || ky > kx {
+		if kx, ky := f.parts[0].h/p.h, f.parts[0].v/p.v; kx*p.h != f.parts[0].h || ky*p.v != f.parts[0].v || kx > 2 || ky > 2 {
 			return nil, errPicture
 		}
 	}
@@ -246,18 +246,26 @@ func (f *jpegFile) colours() (*pixels, error) {
 // by triangular interpolation, libjpeg's "fancy upsampling".
 func (p *jpegPart) sample(x, y, kx, ky int) int {
 	switch {
-	case kx == 1:
+	case kx == 1 && ky == 1:
 		return p.at(x, y)
+	case kx == 1:
+		near, far := p.rows2(y)
+		return (3*p.at(x, near) + p.at(x, far) + 1 + y%2) >> 2
 	case p.width <= 2: // libjpeg copies where there is next to nothing to interpolate
 		return p.at(x/kx, y/ky)
 	case ky == 1:
 		return fancy(x, p.width, 2, func(cx int) int { return p.at(cx, y) })
 	}
-	near, far := y/2, min(y/2+1, p.lines-1)
-	if y%2 == 0 {
-		far = max(y/2-1, 0)
-	}
+	near, far := p.rows2(y)
 	return fancy(x, p.width, 4, func(cx int) int { return 3*p.at(cx, near) + p.at(cx, far) })
+}
+
+// rows2 are the two rows of half the resolution that line y lies between.
+func (p *jpegPart) rows2(y int) (near, far int) {
+	if y%2 == 0 {
+		return y / 2, max(y/2-1, 0)
+	}
+	return y / 2, min(y/2+1, p.lines-1)
 }
 
 // fancy interpolates column x between samples at half the resolution; the sum
