@@ -1,12 +1,15 @@
 package deepspeed
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/lathe-ml/lathe/compiler/fault"
 	"github.com/lathe-ml/lathe/zoo/checkpoint/atom"
+	"github.com/lathe-ml/lathe/zoo/checkpoint/engine"
+	"github.com/lathe-ml/lathe/zoo/checkpoint/geometry"
 	"github.com/lathe-ml/lathe/zoo/checkpoint/spec"
 )
 
@@ -77,8 +80,16 @@ func (r *reader) mergeParam(name string) (*atom.Param, error) {
 	p.Aliases = slices.Compact(slices.Sorted(slices.Values(first[0].aliases)))
 	p.Kind = r.kind(first[0])
 	m.Expert = m.Expert || first[0].expert
-	if m.Pattern == "" && p.Kind == atom.Buffer && len(first) > 1 {
-		m.Kind = spec.Replicated
+	if m.Pattern == "" {
+		same := p.Kind == atom.Buffer
+		if p.Kind == atom.Frozen && len(first) > 1 { // the language is about trained parameters
+			if same, err = r.beginEqual(first); err != nil {
+				return nil, err
+			}
+		}
+		if same {
+			m.Kind = spec.Replicated
+		}
 	}
 	if len(stages) > 1 && !m.PipelineReplicated && !strings.HasPrefix(name, "tied_modules.") {
 		r.c.Warnf("%s is held by pipeline stages %v without being declared pipeline-replicated; it is taken from the first, the others must be equal", name, p.Stages)
@@ -95,6 +106,33 @@ func (r *reader) mergeParam(name string) (*atom.Param, error) {
 		}
 	}
 	return p, nil
+}
+
+// beginEqual reports whether the shards of all ranks begin with equal bytes. If
+// they are taken for replicas, the whole of them is compared when they are
+// converted.
+func (r *reader) beginEqual(row []*local) (bool, error) {
+	rd := engine.NewReader(r.c)
+	defer rd.Close()
+	var first []byte
+	for i, l := range row {
+		if len(l.states) == 0 || !slices.Equal(l.shape, row[0].shape) {
+			return false, nil
+		}
+		s := l.states[0].piece
+		t := &atom.Tensor{DType: s.dtype, Shape: l.shape, Pieces: []atom.Piece{{View: geometry.Whole(l.shape), Frags: s.frags, Stride: s.stride}}}
+		b := make([]byte, min(t.Bytes(), 1<<16))
+		n, err := rd.Open(t).Next(b)
+		if err != nil {
+			return false, err
+		}
+		if b = b[:n]; i == 0 {
+			first = b
+		} else if !bytes.Equal(first, b) {
+			return false, nil
+		}
+	}
+	return true, nil
 }
 
 // stage collects a parameter's shards of one pipeline stage.

@@ -39,6 +39,7 @@ func (r *Reader) Open(t *atom.Tensor) *Cursor {
 // Next fills b with the next elements; fewer only at the end of the tensor.
 func (c *Cursor) Next(b []byte) (int, error) {
 	n := 0
+	b = b[:int64(len(b))/c.size*c.size]
 	for c.pos < c.end {
 		k := min(c.end-c.pos, int64(len(b)-n)/c.size)
 		if k == 0 {

@@ -369,6 +369,7 @@ func (r *reader) carried() error {
 	if len(r.c.Models) > 0 && r.c.Models[0].Root != nil {
 		mv, _ := r.c.Models[0].Root.Get("module")
 		module, _ := mv.(*torch.Dict)
+		r.tieByStorage(module)
 		for _, kv := range module.Pairs() {
 			name, _ := kv.Key.(string)
 			t, ok := kv.Value.(*torch.Tensor)
@@ -397,7 +398,35 @@ func (r *reader) carried() error {
 			r.c.Params = append(r.c.Params, p)
 		}
 	}
+	if err := r.frozenSlices(); err != nil {
+		return err
+	}
 	return r.extra()
+}
+
+// tieByStorage finds tied parameters that shared_params does not list: names
+// whose tensors are one view of one storage.
+func (r *reader) tieByStorage(module *torch.Dict) {
+	type view struct {
+		s      *torch.Storage
+		offset int64
+	}
+	known := map[view]string{}
+	for _, stored := range []bool{true, false} {
+		for _, kv := range module.Pairs() {
+			name, _ := kv.Key.(string)
+			t, ok := kv.Value.(*torch.Tensor)
+			if !ok || t.Storage.Elements == 0 || stored != (r.c.Param(name) != nil) {
+				continue
+			}
+			v := view{t.Storage, t.StorageOffset}
+			if stored {
+				known[v] = name
+			} else if of, ok := known[v]; ok && slices.Equal(atom.Dims(t.Shape), r.c.Param(of).Shape) && !r.frozen[name] && !r.buffer[name] {
+				r.tied[name] = of
+			}
+		}
+	}
 }
 
 // extra reads lathe's own file of buffers.
@@ -416,6 +445,26 @@ func (r *reader) extra() error {
 		v, _ := root.Get(key)
 		d, _ := v.(*torch.Dict)
 		return d
+	}
+	for _, kv := range get("groups").Pairs() {
+		n, _ := kv.Key.(string)
+		g, _ := kv.Value.(int64)
+		if p := r.c.Param(n); p != nil {
+			p.Group = int(g)
+		}
+	}
+	if order := get("groups"); order.Len() > 0 && len(r.order) == 0 {
+		place := map[string]int{}
+		for i, kv := range order.Pairs() {
+			n, _ := kv.Key.(string)
+			place[n] = i + 1
+		}
+		slices.SortStableFunc(r.c.Params, func(a, b *atom.Param) int {
+			if place[a.Name] == 0 || place[b.Name] == 0 {
+				return 0
+			}
+			return place[a.Name] - place[b.Name]
+		})
 	}
 	for _, kv := range get("tensors").Pairs() {
 		n, _ := kv.Key.(string)

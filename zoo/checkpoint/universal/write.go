@@ -34,9 +34,9 @@ type Options struct {
 	Folder string
 }
 
-// Extra is the file of buffers and frozen parameters that live in no
-// model-states file (pipeline modules keep them in layer files). DeepSpeed
-// does not read it; lathe does.
+// Extra is the file of what the copied model-states files do not tell: buffers
+// and frozen parameters of pipeline modules, which keep them in layer files,
+// and the optimizer groups of experts. DeepSpeed does not read it; lathe does.
 const Extra = "lathe_buffers.pt"
 
 // Stub marks a model-states file that lathe wrote for names and shapes only.
@@ -83,7 +83,7 @@ func Plan(c *atom.Checkpoint, o Options) ([]engine.File, error) {
 	files = append(files, torchFile(c, path.Join(o.Folder, "zero", "optimizer_state.pt"), 0, func(torchfile.Fills) (torch.Value, error) {
 		return optimizerState(c), nil
 	}))
-	if len(extra) > 0 {
+	if len(extra) > 0 || !listsShapes(c) {
 		files = append(files, extraFile(c, extra, path.Join(o.Folder, Extra)))
 	}
 	models, err := modelFiles(c, o.Folder)
@@ -200,8 +200,24 @@ func extraFile(c *atom.Checkpoint, extra []*atom.Param, name string) engine.File
 			}
 			places.Set(p.Name, l)
 		}
-		return torch.NewDict("tensors", tensors, "kinds", kinds, "places", places), nil
+		groups := torch.NewOrderedDict()
+		for _, p := range c.Params {
+			if p.Kind == atom.Trained {
+				groups.Set(p.Name, int64(p.Group))
+			}
+		}
+		return torch.NewDict("tensors", tensors, "kinds", kinds, "places", places, "groups", groups), nil
 	})
+}
+
+// listsShapes tells whether the model-states files list the parameters of each
+// optimizer group; those of DeepSpeed's mixture of experts do not.
+func listsShapes(c *atom.Checkpoint) bool {
+	if len(c.Models) == 0 || c.Edited {
+		return true // lathe writes a file that does
+	}
+	v, _ := c.Models[0].Root.Get("param_shapes")
+	return v != nil
 }
 
 // modelFiles copies the model-states files byte for byte; a source without any
