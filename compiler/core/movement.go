@@ -164,6 +164,10 @@ func pick(x, out *tensor.Tensor, src []int) {
 		pickAs[uint16](x, out, src)
 	case s == 1:
 		pickAs[uint8](x, out, src)
+	case s == 16: // complex128
+		for i, j := range src {
+			copy(out.Bytes()[i*s:(i+1)*s], x.Bytes()[j*s:(j+1)*s])
+		}
 	case s == 0 && x.DType.IsInteger():
 		for i, j := range src {
 			out.SetInt(i, x.Int(j))

@@ -153,7 +153,7 @@ func (c *Ctx) rangeLen(n float64) int {
 func expandOneHot(c *Ctx) {
 	idx, values := c.In(0), c.In(2)
 	dt := c.Tensor(1, "depth")
-	if dt.Len() != 1 || values.Rank() != 1 || values.Static()[0] != 2 {
+	if dt.Len() != 1 || !dt.DType.IsNumeric() || !idx.DType().IsNumeric() || values.Rank() != 1 || values.Static()[0] != 2 {
 		c.Fail("depth must be one number and values two")
 	}
 	depth := int(dt.Int(0))

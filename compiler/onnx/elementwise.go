@@ -12,9 +12,22 @@ import (
 // elementwiseOps compute each output element from the input elements at its
 // place, with numpy broadcasting.
 var elementwiseOps = []Op{
-	unary("Abs", "abs", 1, 6, 13),
+	{Name: "Abs", Since: []int{1, 6, 13}, Expand: func(c *Ctx) {
+		x := c.In(0)
+		if x.DType().Kind() != tensor.KindUint { // those are their own
+			x = c.B.Abs(x)
+		}
+		c.Out(0, x)
+	}},
+	{Name: "Sign", Since: []int{9, 13}, Expand: func(c *Ctx) {
+		x := c.In(0)
+		if x.DType().Kind() == tensor.KindUint {
+			c.Out(0, c.B.Min(x, c.B.Like(x, 1)))
+			return
+		}
+		c.Out(0, c.B.Unary("sign", x))
+	}},
 	unary("Neg", "neg", 1, 6, 13),
-	unary("Sign", "sign", 9, 13),
 	unary("Exp", "exp", 1, 6, 13),
 	unary("Log", "log", 1, 6, 13),
 	unary("Sqrt", "sqrt", 1, 6, 13),
@@ -160,7 +173,7 @@ func expandIsInf(c *Ctx) {
 func expandPow(c *Ctx) {
 	x, y := c.operands()
 	d := x.DType()
-	if t := y.Const; t != nil && t.Len() == 1 && y.Rank() <= x.Rank() && d.IsFloat() {
+	if t := y.Const; t != nil && t.Len() == 1 && t.DType.IsNumeric() && y.Rank() <= x.Rank() && d.IsFloat() {
 		switch t.Float(0) {
 		case 1:
 			c.Out(0, x)

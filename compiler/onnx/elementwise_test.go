@@ -93,6 +93,8 @@ func TestElementwiseRows(t *testing.T) {
 		{name: "clip 6", op: "Clip", opset: 6, attrs: attrs("min", -1.0, "max", 1.0), in: []*tensor.Tensor{vec(-3, 0.5, 3)}, want: []*tensor.Tensor{vec(-1, 0.5, 1)}},
 		{name: "clip 6, one side", op: "Clip", opset: 6, attrs: attrs("min", 0.0), in: []*tensor.Tensor{vec(-3, 3)}, want: []*tensor.Tensor{vec(0, 3)}},
 		{name: "clip 11, max only", op: "Clip", opset: 11, in: []*tensor.Tensor{vec(-3, 3), nil, nums(tensor.F32, nil, 2)}, want: []*tensor.Tensor{vec(-3, 2)}},
+		{name: "abs of an unsigned integer beyond int64", op: "Abs", opset: 13, in: []*tensor.Tensor{tensor.Of([]uint64{1 << 63, 0}, 2)}, want: []*tensor.Tensor{tensor.Of([]uint64{1 << 63, 0}, 2)}},
+		{name: "sign of an unsigned integer beyond int64", op: "Sign", opset: 13, in: []*tensor.Tensor{tensor.Of([]uint64{1 << 63, 0}, 2)}, want: []*tensor.Tensor{tensor.Of([]uint64{1, 0}, 2)}},
 		{name: "sum of one", op: "Sum", opset: 13, in: []*tensor.Tensor{vec(1, 2)}, want: []*tensor.Tensor{vec(1, 2)}},
 		{name: "mean broadcasts", op: "Mean", opset: 13, in: []*tensor.Tensor{vec(1, 2), vec(3), vec(5)}, want: []*tensor.Tensor{vec(3, 10.0/3)}},
 		{name: "max keeps NaN", op: "Max", opset: 13, in: []*tensor.Tensor{vec(1, nan), vec(nan, 2)}, want: []*tensor.Tensor{vec(nan, nan)}},
@@ -142,6 +144,9 @@ func TestCastRows(t *testing.T) {
 	to := func(d tensor.DType) []ir.Attr { return attrs("to", int(d)) }
 	runRows(t, []rowCase{
 		{name: "cast 1 names the type", op: "Cast", opset: 1, attrs: attrs("to", "INT32"), in: []*tensor.Tensor{vec(1.9, -1.9)}, want: []*tensor.Tensor{nums(tensor.I32, []int{2}, 1, -1)}},
+		// Floats near 2^60 are 2^37 apart; by way of float64 the 1 is lost, and the tie goes down.
+		{name: "int64 to float in one rounding", op: "Cast", opset: 13, attrs: to(tensor.F32), in: []*tensor.Tensor{ints(1<<60 + 1<<36 + 1)}, want: []*tensor.Tensor{vec(1<<60 + 1<<37)}},
+		{name: "floats beyond int32", op: "Cast", opset: 13, attrs: to(tensor.I32), in: []*tensor.Tensor{vec(3e9, nan)}, want: []*tensor.Tensor{nums(tensor.I32, []int{2}, -1<<31, -1<<31)}},
 		{name: "floats to bool", op: "Cast", opset: 13, attrs: to(tensor.Bool), in: []*tensor.Tensor{vec(0, -0.5, nan)}, want: []*tensor.Tensor{nums(tensor.Bool, []int{3}, 0, 1, 1)}},
 	})
 	runExact(t, []rowCase{

@@ -191,6 +191,9 @@ func expandReverseSequence(c *Ctx) {
 // false.
 func expandCompress(c *Ctx) {
 	x, cond := c.In(0), c.Tensor(1, "condition")
+	if cond.DType != tensor.Bool || len(cond.Shape) != 1 {
+		c.Fail("the condition is %s, needs a vector of bool", cond)
+	}
 	axis := 0
 	if _, ok := c.N.Attr("axis"); ok {
 		axis = c.Axis(c.N.Int("axis", 0), x.Rank())

@@ -68,6 +68,8 @@ func TestOrderRows(t *testing.T) {
 		{name: "in order of occurrence", op: "Unique", opset: 11, attrs: attrs("sorted", 0), in: []*tensor.Tensor{texts("b", "a", "b")}, want: []*tensor.Tensor{texts("b", "a"), ints(0, 1), ints(0, 1, 0), ints(2, 1)}},
 		{name: "nonzero", op: "NonZero", opset: 13, in: []*tensor.Tensor{nums(tensor.F32, []int{2, 2}, 0, -1, 2, 0)}, want: []*tensor.Tensor{ints(0, 1, 1, 0).Reshaped(2, 2)}},
 		{name: "nonzero of a scalar", op: "NonZero", opset: 13, in: []*tensor.Tensor{nums(tensor.F32, nil, 4)}, want: []*tensor.Tensor{tensor.New(tensor.I64, 0, 1)}},
+		{name: "nonzero strings", op: "NonZero", opset: 13, in: []*tensor.Tensor{texts("", "a")}, want: []*tensor.Tensor{ints(1).Reshaped(1, 1)}},
+		{name: "transposed complex numbers", op: "Transpose", opset: 13, in: []*tensor.Tensor{complexes(1, 2)}, want: []*tensor.Tensor{complexes(2, 1)}},
 		{name: "nothing is nonzero", op: "NonZero", opset: 13, in: []*tensor.Tensor{vec(0)}, want: []*tensor.Tensor{tensor.New(tensor.I64, 1, 0)}},
 	})
 	refused(t, []rowCase{
@@ -76,4 +78,13 @@ func TestOrderRows(t *testing.T) {
 	faulty(t, fault.BadModel, []rowCase{
 		{name: "k beyond the axis", op: "TopK", opset: 11, in: []*tensor.Tensor{x, ints(4)}},
 	})
+}
+
+// complexes are the complex128 values 0x01…, 0x02… of a shape, as bytes.
+func complexes(shape ...int) *tensor.Tensor {
+	t := tensor.New(tensor.C128, shape...)
+	for i := range t.Len() {
+		t.Bytes()[16*i] = byte(i + 1)
+	}
+	return t
 }

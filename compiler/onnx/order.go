@@ -38,8 +38,8 @@ func expandTopK(c *Ctx) {
 
 func expandNonZero(c *Ctx) {
 	x := c.Tensor(0, "the input, which decides the output shape,")
-	if x.DType == tensor.String {
-		c.Unsupported("a string input")
+	if x.DType.Kind() == tensor.KindComplex {
+		c.Unsupported("an input of %s", x.DType.ONNX())
 	}
 	var hits []int
 	for i := range x.Len() {
@@ -59,7 +59,10 @@ func expandNonZero(c *Ctx) {
 }
 
 func isNonZero(x *tensor.Tensor, i int) bool {
-	if x.DType.IsFloat() {
+	switch {
+	case x.DType == tensor.String:
+		return x.Strings()[i] != ""
+	case x.DType.IsFloat():
 		return x.Float(i) != 0
 	}
 	return x.Int(i) != 0
@@ -68,6 +71,9 @@ func isNonZero(x *tensor.Tensor, i int) bool {
 // expandUnique works on the slices along an axis, or on the single elements.
 func expandUnique(c *Ctx) {
 	x := c.Tensor(0, "the input, which decides the output shape,")
+	if x.DType.Kind() == tensor.KindComplex {
+		c.Unsupported("an input of %s", x.DType.ONNX())
+	}
 	axis := 0
 	if _, ok := c.N.Attr("axis"); ok {
 		axis = c.Axis(c.N.Int("axis", 0), len(x.Shape))

@@ -248,6 +248,16 @@ func Convert(t *Tensor, d DType) *Tensor {
 		for i, v := range src {
 			dst[i] = float64(v)
 		}
+	case t.DType == I64 && d == F32: // one rounding: not through float64
+		dst := As[float32](out)
+		for i, v := range As[int64](t) {
+			dst[i] = float32(v)
+		}
+	case t.DType == U64 && d == F32:
+		dst := As[float32](out)
+		for i, v := range As[uint64](t) {
+			dst[i] = float32(v)
+		}
 	case t.DType.IsFloat():
 		for i := range n {
 			out.SetFloat(i, t.Float(i))

@@ -261,6 +261,9 @@ func (t *Tensor) Int(i int) int64 {
 		sh := 8 - t.DType.Bits()
 		return int64(int8(t.code(i)<<sh) >> sh)
 	}
+	if !t.DType.IsFloat() {
+		panic("BUG: an element of " + t.String() + " is read as a number")
+	}
 	return FloatToInt64(t.Float(i))
 }
 
