@@ -81,6 +81,12 @@ func TestConvRows(t *testing.T) {
 		// Kernel 3, stride 2: full result 1 1 3 2 2, wanted 4, the one to cut is at the end.
 		up("same upper", f32([]int{1, 1, 4}, 1, 1, 3, 2), []*tensor.Tensor{two, f32([]int{1, 1, 3}, 1, 1, 1)}, attr("strides", []int{2}), attr("auto_pad", "SAME_UPPER")),
 		up("same lower", f32([]int{1, 1, 4}, 1, 3, 2, 2), []*tensor.Tensor{two, f32([]int{1, 1, 3}, 1, 1, 1)}, attr("strides", []int{2}), attr("auto_pad", "SAME_LOWER")),
+		// Two axes, stride 2 on the first, two input channels: 1·w + 2·v at rows 0 1, 3·w + 4·v at rows 2 3.
+		up("one strided axis", f32([]int{1, 1, 4, 1}, 1+20, 2+40, 3+40, 6+80), []*tensor.Tensor{f32([]int{1, 2, 2, 1}, 1, 3, 2, 4), f32([]int{2, 1, 2, 1}, 1, 2, 10, 20)}, attr("strides", []int{2, 1})),
+		// Kernel 3, stride 2, two output channels: 1 10 100+2 20 200 and 3 0 6 0 0.
+		up("odd kernel", f32([]int{1, 2, 5}, 1, 10, 102, 20, 200, 3, 0, 6, 0, 0), []*tensor.Tensor{two, f32([]int{1, 2, 3}, 1, 10, 100, 3, 0, 0)}, attr("strides", []int{2})),
+		// Dilated and strided: weights 1 and 10 three apart, elements two apart.
+		up("dilated and strided", f32([]int{1, 1, 6}, 1, 0, 2, 10, 0, 20), []*tensor.Tensor{two, f32([]int{1, 1, 2}, 1, 10)}, attr("strides", []int{2}), attr("dilations", []int{3})),
 		// relu(conv + bias + z): 1+2-10, 2+3-10 plus z
 		{name: "fused conv", domain: microsoft, op: "FusedConv", attrs: []ir.Attr{attr("activation", "Relu")},
 			in: []*tensor.Tensor{x, w, f32([]int{1}, -10), f32([]int{1, 1, 2}, 8, 4)}, want: []*tensor.Tensor{f32([]int{1, 1, 2}, 1, 0)}},

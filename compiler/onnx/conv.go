@@ -166,6 +166,12 @@ func forwardWeights(c *Ctx, w *ir.Value, groups int) *ir.Value {
 // negative ones add to it.
 func transposed(c *Ctx, x, w *ir.Value, groups int, strides, dilations, lo, hi []int) *ir.Value {
 	xs, ws := core.Shape(x)[2:], core.Shape(w)[2:]
+	if slices.Min(strides) < 1 || slices.Min(dilations) < 1 {
+		c.Fail("strides %v, dilations %v", strides, dilations)
+	}
+	if slices.Max(strides) > 1 && slices.Max(dilations) == 1 {
+		return subpixel(c, x, w, groups, strides, lo, hi)
+	}
 	spec := core.ConvSpec{Strides: slices.Repeat([]int{1}, len(xs)), Dilations: dilations, XDil: strides, Groups: groups, Out: sumType(x)}
 	crop, size := make([]int, len(xs)), make([]int, len(xs))
 	for i := range xs {
@@ -178,7 +184,8 @@ func transposed(c *Ctx, x, w *ir.Value, groups int, strides, dilations, lo, hi [
 		}
 		spec.Lo, spec.Hi = append(spec.Lo, max(l, 0)), append(spec.Hi, max(h, 0))
 	}
-	y := c.B.Conv(x, forwardWeights(c, w, groups), spec)
+	w = arranged(c, w, func(w *ir.Value) *ir.Value { return forwardWeights(c, w, groups) })
+	y := c.B.Conv(x, w, spec)
 	for i := range xs {
 		y = c.B.SliceAxis(y, i+2, crop[i], size[i])
 	}
@@ -243,7 +250,7 @@ func expandCol2Im(c *Ctx) {
 		c.Fail("columns %s, image %v and block %v do not fit", x.Type, image, block)
 	}
 	strides, dilations := spatialInts(c, "strides", n, 1), spatialInts(c, "dilations", n, 1)
-	if slices.Min(slices.Concat(strides, dilations, []int{1})) < 1 {
+	if slices.Min(strides) < 1 || slices.Min(dilations) < 1 {
 		c.Fail("strides %v, dilations %v", strides, dilations)
 	}
 	lo, hi := padsOf(c, n)

@@ -1,0 +1,106 @@
+package onnx
+
+import (
+	"slices"
+
+	"github.com/lathe-ml/lathe/compiler/core"
+	"github.com/lathe-ml/lathe/compiler/ir"
+)
+
+// arranged applies f, which only moves elements, to weights. Constants of any
+// size are moved at once: the builder would leave large ones to run time.
+func arranged(c *Ctx, w *ir.Value, f func(w *ir.Value) *ir.Value) *ir.Value {
+	if w.Const == nil || c.Evaluating() {
+		return f(w)
+	}
+	limit := c.B.FoldLimit
+	c.B.FoldLimit = -1
+	defer func() { c.B.FoldLimit = limit }()
+	t := f(w).Const
+	c.B.FoldLimit = limit
+	return c.B.Const(t)
+}
+
+// subpixel is a transposed convolution with strides and without dilations as a
+// plain one: of the outputs that a stride apart, each phase is a convolution
+// with every stride-th weight. All phases are computed as output channels, then
+// woven together, so that no product is with a gap.
+func subpixel(c *Ctx, x, w *ir.Value, groups int, strides, lo, hi []int) *ir.Value {
+	b := c.B
+	s, ws := core.Shape(x), core.Shape(w)
+	xs, k := s[2:], ws[2:]
+	n := len(xs)
+	ones := slices.Repeat([]int{1}, n)
+	reach := make([]int, n) // weights per phase
+	q := make([]int, n)     // outputs per phase
+	phases, less := 1, make([]int, n)
+	for i := range n {
+		reach[i] = (k[i] + strides[i] - 1) / strides[i]
+		q[i] = xs[i] + reach[i] - 1
+		phases *= strides[i]
+		less[i] = reach[i] - 1
+	}
+	perGroup := ws[1]
+	w = arranged(c, w, func(w *ir.Value) *ir.Value { return phaseWeights(c, w, groups, strides, reach) })
+	y := b.Conv(x, w, core.ConvSpec{Strides: ones, Dilations: ones, Lo: less, Hi: less, Groups: groups, Out: sumType(x)})
+	// [N, groups·phases·M/groups, q…] to [N, M, q1·stride1, …]
+	split := slices.Concat([]int{s[0], groups}, strides, []int{perGroup}, q)
+	perm := []int{0, 1, 2 + n}
+	shape := []int{s[0], groups * perGroup}
+	for i := range n {
+		perm = append(perm, 3+n+i, 2+i)
+		shape = append(shape, q[i]*strides[i])
+	}
+	y = b.Reshape(b.Transpose(b.Reshape(y, split...), perm...), shape...)
+	return cropped(c, y, xs, k, strides, lo, hi)
+}
+
+// phaseWeights turns weights [C, M/groups, kernel…] into
+// [groups·phases·M/groups, C/groups, reach…], flipped.
+func phaseWeights(c *Ctx, w *ir.Value, groups int, strides, reach []int) *ir.Value {
+	b := c.B
+	ws := core.Shape(w)
+	n := len(strides)
+	if groups < 1 || ws[0]%groups != 0 {
+		c.Fail("%d input channels in %d groups", ws[0], groups)
+	}
+	more := make([]int, n+2)
+	for i := range n {
+		more[i+2] = reach[i]*strides[i] - ws[i+2]
+	}
+	w = b.Pad(w, make([]int, n+2), more, b.Like(w, 0))
+	split := []int{groups, ws[0] / groups, ws[1]}
+	var phaseAxes, tapAxes []int
+	phases := 1
+	for i := range n {
+		tapAxes, phaseAxes = append(tapAxes, len(split)), append(phaseAxes, len(split)+1)
+		split = append(split, reach[i], strides[i])
+		phases *= strides[i]
+	}
+	w = b.Transpose(b.Reshape(w, split...), slices.Concat([]int{0}, phaseAxes, []int{2, 1}, tapAxes)...)
+	w = b.Reshape(w, slices.Concat([]int{groups * phases * ws[1], ws[0] / groups}, reach)...)
+	return flip(c, w, 2)
+}
+
+// cropped takes the pads off the full result of a transposed convolution;
+// negative ones, and what no window reaches, are zeros.
+func cropped(c *Ctx, y *ir.Value, xs, k, strides, lo, hi []int) *ir.Value {
+	b := c.B
+	full := core.Shape(y)
+	before, after := make([]int, len(full)), make([]int, len(full))
+	start, size := make([]int, len(xs)), make([]int, len(xs))
+	for i := range xs {
+		size[i] = (xs[i]-1)*strides[i] + k[i] - lo[i] - hi[i]
+		if size[i] < 1 {
+			c.Fail("output size %d on spatial axis %d", size[i], i)
+		}
+		before[i+2] = max(-lo[i], 0)
+		start[i] = max(lo[i], 0)
+		after[i+2] = max(start[i]+size[i]-before[i+2]-full[i+2], 0)
+	}
+	y = b.Pad(y, before, after, b.Like(y, 0))
+	for i := range xs {
+		y = b.SliceAxis(y, i+2, start[i], size[i])
+	}
+	return y
+}
