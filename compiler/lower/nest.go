@@ -74,11 +74,11 @@ func (k *kb) nestScalar(g *group, n nest, dst *place, out *loop.Buffer, shape []
 	rvars, ridx := k.space(n.red)
 	guard, term := n.steps(k, idx, ridx)
 	var step loop.Stmt = &loop.Accum{Reg: acc, Fn: n.fn, Val: loop.To(n.acc, term)}
-	if guard != nil && guard.Kind != loop.Const {
+	if !always(guard) {
 		step = &loop.Cond{If: guard, Then: []loop.Stmt{step}}
 	}
 	kinds := make([]loop.LoopKind, len(rvars))
-	if guard == nil || guard.Kind == loop.Const {
+	if always(guard) {
 		kinds[len(kinds)-1] = loop.Vector
 	}
 	body := []loop.Stmt{&loop.Set{Reg: acc, Val: n.init, Decl: true}}
@@ -303,7 +303,7 @@ func (l *lowerer) emitWindowBlocks(g *group, geo core.ConvDims, fn string, init 
 		i := at(ci)
 		return &loop.Store{Buf: accs, Index: ci, Val: loop.Fn(fn, loop.At(accs, ci), k.padded(x, []*loop.Expr{i[0], i[1], xi[0], xi[1]}))}
 	})
-	if guard.Kind != loop.Const {
+	if !always(guard) {
 		step = &loop.Cond{If: guard, Then: []loop.Stmt{step}}
 	}
 	inner := []loop.Stmt{lanes(func(ci *loop.Expr) loop.Stmt { return &loop.Store{Buf: accs, Index: ci, Val: init} })}
@@ -346,6 +346,10 @@ func (g geometry) sources(out, kern []*loop.Expr, size []int) (src []*loop.Expr,
 	}
 	return src, guard
 }
+
+// always reports a guard that holds for every index: nil or true. One that is
+// false for every index stays a condition, since what it guards lies outside.
+func always(guard *loop.Expr) bool { return guard == nil || guard.Kind == loop.Const && guard.I != 0 }
 
 // multiple holds where d divides an index.
 func multiple(e *loop.Expr, d int) *loop.Expr {

@@ -49,7 +49,35 @@ func prepare(g *ir.Graph) (*ir.Graph, error) {
 	}
 	b.G.Outputs = outs
 	b.G.Sweep()
+	distinct(b.G)
 	return b.G, nil
+}
+
+// distinct renames inner values that have the name of another one: outputs keep
+// the model's names, which may be those that the builder gave.
+func distinct(g *ir.Graph) {
+	taken := map[string]bool{}
+	keep := map[*ir.Value]bool{}
+	for _, v := range slices.Concat(g.Inputs, g.Outputs) {
+		taken[v.Name], keep[v] = true, true
+	}
+	rename := func(v *ir.Value) {
+		if keep[v] {
+			return
+		}
+		for taken[v.Name] {
+			v.Name += "'"
+		}
+		taken[v.Name] = true
+	}
+	for _, v := range g.Inits {
+		rename(v)
+	}
+	for _, n := range g.Nodes {
+		for _, v := range n.Outputs {
+			rename(v)
+		}
+	}
 }
 
 type rebuild struct {
