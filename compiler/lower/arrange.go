@@ -22,6 +22,10 @@ func (l *lowerer) arrange() {
 		}
 		for _, v := range values {
 			lay := plain(v.Static())
+			if len(values) > 1 { // sorting stores by position, row-major
+				l.places[v] = &place{l.newBuf(v.Name, v.DType(), lay.Len()), lay}
+				continue
+			}
 			if !l.isOut[v] && l.wantsBlocks(g, v) {
 				lay.L = l.o.Lanes
 			}
