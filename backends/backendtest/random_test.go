@@ -1,0 +1,134 @@
+package backendtest
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"testing"
+
+	"github.com/lathe-ml/lathe/backends/cpu"
+	"github.com/lathe-ml/lathe/backends/interp"
+	"github.com/lathe-ml/lathe/backends/toolchain"
+	"github.com/lathe-ml/lathe/compiler"
+	"github.com/lathe-ml/lathe/compiler/backend"
+	"github.com/lathe-ml/lathe/compiler/ir"
+	"github.com/lathe-ml/lathe/compiler/program"
+)
+
+var (
+	graphs = flag.Int("graphs", 50, "how many random graphs")
+	native = flag.Int("native", 8, "how many of them to compile for the CPU, too")
+	seed   = flag.Uint64("seed", 1, "the first seed")
+	ops    = flag.Int("ops", 14, "ops of a random graph")
+	dump   = flag.Bool("dump", false, "print the kernels of the first seed")
+	only   = flag.String("only", "", "run one backend: interp, backwards, portable or cpu")
+)
+
+// backwards is interp with the iterations of unordered loops reversed.
+func backwards() backend.Backend {
+	be := interp.Backend()
+	be.Name = "backwards"
+	be.Direct = func(p *program.Program, _ int) (backend.Session, error) {
+		return interp.New(p, interp.Options{Backwards: true})
+	}
+	return be
+}
+
+// TestRandomGraphs compares the evaluator with every backend.
+func TestRandomGraphs(t *testing.T) {
+	backends := []backend.Backend{interp.Backend(), backwards(), cpu.Backend()}
+	_, noCC := toolchain.Find("")
+	o := Options{CacheDir: t.TempDir()}
+	for s := *seed; s < *seed+uint64(*graphs); s++ {
+		r, err := RandomGraph(s, *ops)
+		if err != nil {
+			t.Errorf("seed %d: the generator made a wrong graph: %v", s, err)
+			continue
+		}
+		for _, be := range backends {
+			if *only != "" && be.Name != *only || be.Name == "cpu" && (noCC != nil || s >= *seed+uint64(*native)) {
+				continue
+			}
+			if err := guarded(be, o, r); err != nil {
+				t.Errorf("seed %d on %s: %v\n%s", s, be.Name, err, shrunk(be, o, s))
+			}
+		}
+	}
+	if noCC != nil {
+		t.Logf("the native backend was left out: %v", noCC)
+	}
+}
+
+func guarded(be backend.Backend, o Options, r *Random) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v", p)
+		}
+	}()
+	return CheckRandom(context.Background(), be, o, r)
+}
+
+// shrunk describes the smallest prefix that fails.
+func shrunk(be backend.Backend, o Options, s uint64) string {
+	for n := 1; n <= *ops; n++ {
+		r, err := RandomGraph(s, n)
+		if err != nil {
+			continue
+		}
+		if err := guarded(be, o, r); err != nil {
+			return fmt.Sprintf("with %d ops: %v\n%s", n, err, clip(ir.Print(r.Graph)))
+		}
+	}
+	return ""
+}
+
+func clip(s string) string {
+	if len(s) > 3000 {
+		return s[:3000] + "…"
+	}
+	return s
+}
+
+// TestRandomGraphsVary holds that the generator reaches what it is for.
+func TestRandomGraphsVary(t *testing.T) {
+	seen := map[string]int{}
+	for s := range uint64(60) {
+		r, err := RandomGraph(s, 14)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range r.Graph.Nodes {
+			seen[n.Op]++
+		}
+	}
+	for _, op := range []string{"add", "mul", "where", "reshape", "transpose", "broadcast", "slice", "pad", "concat", "reduce_sum",
+		"reduce_max", "dot", "conv", "window_max", "window_sum", "gather", "scatter", "cumulate", "argmax", "sort", "cast", "exp", "div"} {
+		if seen[op] < 3 {
+			t.Errorf("%s occurs %d times in 60 graphs", op, seen[op])
+		}
+	}
+}
+
+// TestDump prints the kernels of -seed cut to -ops, for whoever hunts a bug.
+func TestDump(t *testing.T) {
+	if !*dump {
+		t.Skip("asked for with -dump")
+	}
+	r, err := RandomGraph(*seed, *ops)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr, _ := interp.Backend().Target("")
+	p, err := compiler.Program(r.Graph, tr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Log(ir.Print(r.Graph))
+	for i, s := range p.Steps {
+		args := ""
+		for _, a := range s.Args {
+			args += fmt.Sprintf(" %s@%d:%d", a.Name, a.Where, a.Offset)
+		}
+		t.Logf("step %d %s:%s\n%s", i, s.Label, args, s.Kernel)
+	}
+}
