@@ -129,16 +129,25 @@ func (b *Builder) NamedConst(name string, t *tensor.Tensor) *ir.Value {
 	return v
 }
 
+// oneNumber is a scalar that can hold a number: strings and complex numbers come
+// from models, so they are faults and not bugs.
+func oneNumber(d tensor.DType) *tensor.Tensor {
+	if !d.IsNumeric() && d != tensor.Bool {
+		Fail("not defined for %s", d.ONNX())
+	}
+	return tensor.New(d)
+}
+
 // Scalar makes a rank-0 constant of an element type, rounded to it.
 func (b *Builder) Scalar(d tensor.DType, v float64) *ir.Value {
-	t := tensor.New(d)
+	t := oneNumber(d)
 	t.SetFloat(0, v)
 	return b.Const(t)
 }
 
 // ScalarInt makes a rank-0 constant of an integer type.
 func (b *Builder) ScalarInt(d tensor.DType, v int64) *ir.Value {
-	t := tensor.New(d)
+	t := oneNumber(d)
 	t.SetInt(0, v)
 	return b.Const(t)
 }

@@ -346,6 +346,9 @@ func (t *Tensor) SetInt(i int, v int64) {
 			t.data[i] = 1
 		}
 	default:
+		if !t.DType.IsFloat() {
+			panic("BUG: an element of " + t.String() + " is set to a number")
+		}
 		t.SetFloat(i, float64(v))
 	}
 }
