@@ -72,7 +72,7 @@ or, with --baseline, "median>5%" for more than 5 % over the baseline.`,
 // flags are those that a worker process gets handed on.
 func (o *benchOptions) flags(cmd *cobra.Command) {
 	fl := cmd.Flags()
-	fl.StringVar(&o.backend, "backend", defaultBackend, "what is timed: "+fmt.Sprint(engineNames()))
+	fl.StringVar(&o.backend, "backend", defaultBackend, "what is timed, for a model: "+backendHelp())
 	fl.IntVar(&o.engine.threads, "threads", 1, "threads per run")
 	fl.IntVar(&o.warmup, "warmup", 3, "runs before timing begins")
 	fl.DurationVar(&o.minTime, "min-time", time.Second, "time at least so long")
@@ -117,6 +117,7 @@ type benchReport struct {
 }
 
 func (o *benchOptions) run(ctx context.Context, paths []string) error {
+	o.backend = o.resolveBackend(o.backend)
 	e, err := findEngine(o.backend)
 	if err != nil {
 		return err

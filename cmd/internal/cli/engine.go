@@ -3,10 +3,14 @@ package cli
 import (
 	"context"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/lathe-ml/lathe/backends/cpu"
+	"github.com/lathe-ml/lathe/backends/dylib"
 	"github.com/lathe-ml/lathe/backends/interp"
 	"github.com/lathe-ml/lathe/backends/ort"
+	"github.com/lathe-ml/lathe/backends/toolchain"
 	"github.com/lathe-ml/lathe/compiler/conformance"
 	"github.com/lathe-ml/lathe/compiler/core"
 	"github.com/lathe-ml/lathe/compiler/fault"
@@ -37,8 +41,31 @@ type session struct {
 	bound   []string // inputs that were bound to their values when it was compiled
 }
 
-// defaultBackend is what runs a model when nothing is said.
-const defaultBackend = "cpu"
+// defaultBackend is what runs a model when nothing is said: native code where
+// there is a C compiler, else the best that needs none.
+const defaultBackend = "auto"
+
+// resolveBackend turns auto into an engine's name and says when that is not
+// the fast one.
+func (f *factory) resolveBackend(name string) string {
+	if name != defaultBackend {
+		return name
+	}
+	_, err := toolchain.Find("")
+	if err == nil && dylib.Supported {
+		return "cpu"
+	}
+	fallback := "eval"
+	if slices.Contains(engineNames(), "portable") {
+		fallback = "portable"
+	}
+	why := "this build cannot load libraries"
+	if err != nil {
+		why = err.Error()
+	}
+	f.Infof("%s: running on the slower backend %s", why, fallback)
+	return fallback
+}
 
 // engines is the table of ways to run a model, the definition of right first.
 var engines = []engine{
@@ -55,6 +82,11 @@ func engineNames() []string {
 		names = append(names, e.name)
 	}
 	return names
+}
+
+// backendHelp lists the engines for help texts.
+func backendHelp() string {
+	return strings.Join(engineNames(), ", ") + " (auto: cpu if there is a C compiler)"
 }
 
 func findEngine(name string) (engine, error) {

@@ -54,7 +54,7 @@ prints a summary of each output, or the best classes if a label file is given.`,
 		},
 	}
 	fl := cmd.Flags()
-	fl.StringVar(&o.backend, "backend", defaultBackend, "what runs it: "+fmt.Sprint(engineNames()))
+	fl.StringVar(&o.backend, "backend", defaultBackend, "what runs it, for a model: "+backendHelp())
 	fl.StringVar(&o.labels, "labels", "", "file of class names, one per line: name the best classes of the first output")
 	fl.IntVar(&o.top, "top", 5, "how many classes are named")
 	fl.BoolVar(&o.softmax, "softmax", false, "turn the first output into probabilities before classes are named")
@@ -90,7 +90,7 @@ func (o *runOptions) run(ctx context.Context) error {
 	if err := o.checkOut(); err != nil {
 		return err
 	}
-	e, m, err := openSubject(o.model, o.backend)
+	e, m, err := openSubject(o.model, o.resolveBackend(o.backend))
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"testing"
@@ -85,6 +86,12 @@ func TestScripts(t *testing.T) {
 		},
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("ROOT", root)
+			// For scripts that take the PATH away.
+			lathe, err := exec.LookPath("lathe")
+			if err != nil {
+				return err
+			}
+			env.Setenv("LATHE", lathe)
 			env.Setenv("SHARED", shared)
 			env.Setenv("LATHE_ORT", lib)
 			env.Setenv("XDG_CACHE_HOME", filepath.Join(env.WorkDir, ".cache"))

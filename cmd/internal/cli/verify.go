@@ -66,7 +66,7 @@ Exit codes: 5 if any case fails, 0 if none does.`,
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&o.testdata, "testdata", "", "folder of ONNX test cases, or of one model's recorded data")
-	fl.StringVar(&o.backend, "backend", defaultBackend, "what is verified, for a model: "+fmt.Sprint(engineNames()))
+	fl.StringVar(&o.backend, "backend", defaultBackend, "what is verified, for a model: "+backendHelp())
 	fl.StringVar(&o.against, "against", "eval", "the reference without recorded outputs: a backend, a model or an artifact")
 	fl.Float64Var(&o.tol.RTol, "rtol", conformance.Standard.RTol, "relative tolerance of floats")
 	fl.Float64Var(&o.tol.ATol, "atol", conformance.Standard.ATol, "absolute tolerance of floats")
@@ -87,7 +87,7 @@ func (o *verifyOptions) run(ctx context.Context) error {
 	if o.model != "" {
 		return o.verifyModel(ctx)
 	}
-	e, err := findEngine(o.backend)
+	e, err := findEngine(o.resolveBackend(o.backend))
 	if err != nil {
 		return err
 	}
@@ -177,7 +177,7 @@ func (o *verifyOptions) report(rep *conformance.Report) error {
 // verifyModel compares one model with recorded outputs, or with a second
 // engine on the same inputs.
 func (o *verifyOptions) verifyModel(ctx context.Context) error {
-	e, m, err := openSubject(o.model, o.backend)
+	e, m, err := openSubject(o.model, o.resolveBackend(o.backend))
 	if err != nil {
 		return err
 	}
