@@ -74,6 +74,15 @@ func Program(p *program.Program, o backend.Options) []backend.Source {
 	return out
 }
 
+// scratch is what a thread needs for the neediest kernel.
+func scratch(p *program.Program) int {
+	n := 0
+	for _, k := range p.Kernels {
+		n = max(n, Scratch(k))
+	}
+	return n
+}
+
 func header(p *program.Program, name string) string {
 	var b strings.Builder
 	up := strings.ToUpper(name)
@@ -99,8 +108,8 @@ extern "C" {
 	}
 	ports("input", p.Inputs)
 	ports("output", p.Outputs)
-	fmt.Fprintf(&b, `/* The size of the workspace that run needs; one for each concurrent caller. It
-   must be aligned to 64 bytes. */
+	fmt.Fprintf(&b, `/* The size of the workspace that run needs with the number of threads that is
+   set; one for each concurrent caller. It must be aligned to 64 bytes. */
 size_t %[1]s_workspace_size(void);
 
 /* Runs the model. No memory is allocated. Gives 0, or 1 if the weights could not
@@ -140,7 +149,7 @@ void %[1]s_set_trace(void (*trace)(int step, int begin));
 // model prints the file with the entry points.
 func model(p *program.Program, name string, o backend.Options) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "#define _GNU_SOURCE\n#define LATHE_THREADS %d\n#include \"lathe_rt.h\"\n#include \"model.h\"\n#include <dlfcn.h>\n#include <fcntl.h>\n#include <stdlib.h>\n#include <sys/mman.h>\n#include <sys/stat.h>\n#include <unistd.h>\n#define API __attribute__((visibility(\"default\")))\n\n", max(o.Threads, 1))
+	fmt.Fprintf(&b, "#define _GNU_SOURCE\n#define LATHE_THREADS %d\n#define LATHE_SCRATCH %d\n#include \"lathe_rt.h\"\n#include \"model.h\"\n#include <dlfcn.h>\n#include <fcntl.h>\n#include <stdlib.h>\n#include <sys/mman.h>\n#include <sys/stat.h>\n#include <unistd.h>\n#define API __attribute__((visibility(\"default\")))\n\n", max(o.Threads, 1), scratch(p))
 	b.WriteString(poolSource)
 	b.WriteByte('\n')
 	for _, k := range p.Kernels {
@@ -229,7 +238,7 @@ API int %[2]s_load(const char *path) {
 }
 __attribute__((destructor)) static void unload(void) { if (W) munmap((void *)W, %[1]d); }
 API void %[2]s_set_threads(int n) { set_threads(n); }
-API size_t %[2]s_workspace_size(void) { return %[3]d; }
+API size_t %[2]s_workspace_size(void) { return %[3]d + (size_t)pool.threads * LATHE_SCRATCH; }
 `, p.Weights, name, p.Workspace)
 }
 
@@ -247,7 +256,7 @@ func run(b *strings.Builder, p *program.Program, name string) {
 		b.WriteString("}\n")
 		parts++
 	}
-	fmt.Fprintf(b, "API int %s_run(const void *const *inputs, void *const *outputs, void *workspace) {\n  if (!W && %s_load(0)) return 1;\n", name, name)
+	fmt.Fprintf(b, "API int %s_run(const void *const *inputs, void *const *outputs, void *workspace) {\n  if (!W && %s_load(0)) return 1;\n  lathe_scratch = (char *)workspace + %d;\n", name, name, p.Workspace)
 	for i := range parts {
 		fmt.Fprintf(b, "  steps%d((const char *const *)inputs, (char *const *)outputs, workspace);\n", i)
 	}

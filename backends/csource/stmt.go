@@ -8,6 +8,7 @@ import (
 
 	"github.com/lathe-ml/lathe/compiler/backend"
 	"github.com/lathe-ml/lathe/compiler/loop"
+	"github.com/lathe-ml/lathe/compiler/program"
 	"github.com/lathe-ml/lathe/compiler/tensor"
 )
 
@@ -33,6 +34,21 @@ func Signature(k *loop.Kernel) string {
 	return fmt.Sprintf("void %s(%s)", KernelName(k), strings.Join(a, ", "))
 }
 
+// stackLocal is the largest local array, in bytes, that lies on the stack;
+// larger ones lie in the thread's part of the workspace.
+const stackLocal = 8192
+
+// Scratch is how many bytes of the workspace a thread needs to run a kernel.
+func Scratch(k *loop.Kernel) int {
+	n := 0
+	for _, l := range k.Locals {
+		if s := l.Len * l.Type.Size(); s > stackLocal {
+			n += program.Pad(s)
+		}
+	}
+	return n
+}
+
 // Kernel prints a kernel as a C function.
 func Kernel(k *loop.Kernel, t backend.Traits) string {
 	p := &printer{b: &strings.Builder{}, temps: map[string]string{}, needs: map[string]bool{}}
@@ -42,7 +58,13 @@ func Kernel(k *loop.Kernel, t backend.Traits) string {
 	p.line("%s {", Signature(k))
 	p.indent = "  "
 	p.line("(void)lo; (void)hi;")
+	at := 0
 	for _, l := range k.Locals {
+		if n := l.Len * l.Type.Size(); n > stackLocal {
+			p.line("%s *restrict const %s = (void *)(lathe_scratch + %d);", cType[l.Type], l.Name, at)
+			at += program.Pad(n)
+			continue
+		}
 		p.line("%s %s[%d] __attribute__((aligned(64)));", cType[l.Type], l.Name, l.Len)
 	}
 	p.body(k.Body, tiles)

@@ -19,6 +19,7 @@ type tiledConv struct {
 	groupWidth int  // output blocks per group
 	w          *tensor.Tensor
 	wName      string
+	wino       int // tile size of Winograd's form, 0 for the direct one
 }
 
 // tiled gives the tile geometry of a convolution; nil if it needs the general
@@ -60,8 +61,13 @@ func (l *lowerer) newTiled(n *ir.Node) *tiledConv {
 	default:
 		return nil
 	}
+	c.wino = c.chooseWinograd(lanes)
 	for a := range 2 {
 		c.lo[a] = geo.Lo[a]
+		if m := c.wino; m > 0 { // whole tiles are read
+			c.hi[a] = max(0, (geo.Out[a]+m-1)/m*m+2-geo.Lo[a]-xs[2+a])
+			continue
+		}
 		c.hi[a] = max(0, (geo.Out[a]-1)*geo.Strides[a]+(geo.Kernel[a]-1)*geo.Dilations[a]+1-geo.Lo[a]-xs[2+a])
 	}
 	return c
@@ -117,6 +123,10 @@ func (l *lowerer) conv(c *tiledConv, g *group, dst *place) error {
 	l.places[g.root] = nil
 	defer func() { l.places[g.root] = dst }()
 	t := &convTile{tiledConv: c, g: g, x: x, y: dst, lanes: l.o.Lanes, rows: c.Out[0], cols: c.Out[1]}
+	if c.wino > 0 {
+		t.emitWinograd(l)
+		return nil
+	}
 	t.p = l.peel(g, 1, func(v *ir.Value) bool {
 		p := l.places[v]
 		return p != nil && p.layout.L == dst.layout.L && tensor.Numel(v.Static()) == tensor.Numel(g.root.Static())

@@ -39,23 +39,23 @@ func (p *Program) Plan() {
 				if q.last < l.first || l.last < q.first {
 					continue
 				}
-				if at < q.b.Offset+pad(q.b.Size()) && q.b.Offset < at+pad(l.b.Size()) {
-					at = q.b.Offset + pad(q.b.Size())
+				if at < q.b.Offset+Pad(q.b.Size()) && q.b.Offset < at+Pad(l.b.Size()) {
+					at = q.b.Offset + Pad(q.b.Size())
 					moved = true
 				}
 			}
 		}
 		l.b.Offset = at
 		placed = append(placed, l)
-		p.Workspace = max(p.Workspace, at+pad(l.b.Size()))
+		p.Workspace = max(p.Workspace, at+Pad(l.b.Size()))
 	}
 	p.Weights = 0
 	for _, c := range p.Consts {
 		c.Buf.Offset = p.Weights
-		p.Weights += pad(c.Buf.Size())
+		p.Weights += Pad(c.Buf.Size())
 	}
 }
 
-// pad leaves one cache line after each buffer: vector kernels may read, never
+// Pad leaves one cache line after each buffer: vector kernels may read, never
 // write, up to a vector past the end.
-func pad(n int) int { return (n+Align-1)/Align*Align + Align }
+func Pad(n int) int { return (n+Align-1)/Align*Align + Align }

@@ -28,6 +28,9 @@ BITS(f16, f16, i16, i16) BITS(i16, i16, f16, f16) BITS(f16, f16, u16, u16) BITS(
 BITS(bf16, bf16, i16, i16) BITS(i16, i16, bf16, bf16) BITS(bf16, bf16, u16, u16) BITS(u16, u16, bf16, bf16)
 BITS(f16, f16, bf16, bf16) BITS(bf16, bf16, f16, f16)
 
+/* The calling thread's part of the workspace, for kernels with large locals. */
+extern __thread char *lathe_scratch __attribute__((visibility("hidden"), tls_model("local-dynamic")));
+
 /* float16 and bfloat16 */
 FN float f32_bf16(bf16 h) { return bits_f32_u32((u32)h << 16); }
 FN bf16 to_bf16_f32(float x) {

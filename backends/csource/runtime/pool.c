@@ -9,7 +9,10 @@ typedef void (*region_fn)(void *const *args, i64 lo, i64 hi);
 #define MAX_THREADS 64
 #define SPIN 20000
 
+__thread char *lathe_scratch;
+
 static struct {
+  char *scratch;         /* of the caller; each worker has its own behind it */
   pthread_t id[MAX_THREADS];
   int threads;           /* the caller included */
   int started;
@@ -52,6 +55,7 @@ static void *worker(void *arg) {
     }
     seen++;
     if (atomic_load(&pool.stop)) return 0;
+    lathe_scratch = pool.scratch + (size_t)t * LATHE_SCRATCH;
     share(t);
     atomic_fetch_sub_explicit(&pool.left, 1, memory_order_release);
   }
@@ -94,6 +98,7 @@ static void region(region_fn f, void *const *args, i64 n) {
       if (pthread_create(&pool.id[t], 0, worker, (void *)(intptr_t)t)) break;
     pool.started = pool.threads = t;
   }
+  pool.scratch = lathe_scratch;
   pool.fn = f; pool.args = args; pool.n = n;
   atomic_store_explicit(&pool.left, pool.threads - 1, memory_order_relaxed);
   kick();
