@@ -248,6 +248,9 @@ func inferConv(n *ir.Node) ([]ir.Type, error) {
 	if len(n.Inputs) != 2 {
 		return nil, fmt.Errorf("needs two operands")
 	}
+	if !n.Inputs[0].DType().IsNumeric() || !n.Inputs[1].DType().IsNumeric() {
+		return nil, fmt.Errorf("not defined for %s and %s", n.Inputs[0].DType().ONNX(), n.Inputs[1].DType().ONNX())
+	}
 	g, err := convGeometry(n)
 	if err != nil {
 		return nil, err

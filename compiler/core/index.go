@@ -23,6 +23,9 @@ func inferIota(n *ir.Node) ([]ir.Type, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !d.IsNumeric() && d != tensor.Bool {
+		return nil, fmt.Errorf("not defined for %s", d.ONNX())
+	}
 	s := n.Ints("shape")
 	if _, err := tensor.Count(s); err != nil {
 		return nil, err
@@ -109,6 +112,9 @@ func inferScatter(n *ir.Node) ([]ir.Type, error) {
 	x, idx, up := shapeOf(n.Inputs[0]), shapeOf(n.Inputs[1]), shapeOf(n.Inputs[2])
 	if len(x) < 1 || len(idx) != 1 || len(up) != len(x) || up[0] != idx[0] || !slices.Equal(up[1:], x[1:]) {
 		return nil, fmt.Errorf("operands %s, %s, %s do not fit", n.Inputs[0].Type, n.Inputs[1].Type, n.Inputs[2].Type)
+	}
+	if d := n.Inputs[0].DType(); n.Str("op", "set") != "set" && !d.IsNumeric() {
+		return nil, fmt.Errorf("combining is not defined for %s", d.ONNX())
 	}
 	switch n.Str("op", "set") {
 	case "set", "add", "mul", "max", "min":

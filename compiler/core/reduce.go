@@ -154,6 +154,9 @@ func inferArg(n *ir.Node) ([]ir.Type, error) {
 	if out[a] == 0 {
 		return nil, fmt.Errorf("axis %d is empty", a)
 	}
+	if d := n.Inputs[0].DType(); !d.IsNumeric() && d != tensor.Bool {
+		return nil, fmt.Errorf("not defined for %s", d.ONNX())
+	}
 	out[a] = 1
 	return []ir.Type{ir.TensorType(tensor.I64, out...)}, nil
 }
