@@ -53,12 +53,15 @@ func (e *Error) Error() string { return e.Msg }
 // Fail panics with an *Error.
 func Fail(format string, args ...any) { panic(&Error{fmt.Sprintf(format, args...)}) }
 
-// Catch runs f and returns the *Error that it panicked with, if any.
+// Catch runs f and returns the *Error or *tensor.KindError that it panicked
+// with, if any.
 func Catch(f func()) (err error) {
 	defer func() {
 		switch r := recover().(type) {
 		case nil:
 		case *Error:
+			err = r
+		case *tensor.KindError:
 			err = r
 		default:
 			panic(r)

@@ -216,6 +216,13 @@ func (t *Tensor) Clone() *Tensor {
 
 func (t *Tensor) String() string { return t.DType.String() + ShapeString(t.Shape) }
 
+// KindError is what reading or setting a number panics with where elements are
+// strings or complex numbers. Which type an operand has is up to a model, so
+// whoever runs models turns this into an error.
+type KindError struct{ Tensor string }
+
+func (e *KindError) Error() string { return e.Tensor + " holds no numbers" }
+
 // Float reads element i as float64 (bool as 0 or 1). 64-bit integers beyond
 // 2^53 are rounded: use Int or Uint for those.
 func (t *Tensor) Float(i int) float64 {
@@ -262,7 +269,7 @@ func (t *Tensor) Int(i int) int64 {
 		return int64(int8(t.code(i)<<sh) >> sh)
 	}
 	if !t.DType.IsFloat() {
-		panic("BUG: an element of " + t.String() + " is read as a number")
+		panic(&KindError{t.String()})
 	}
 	return FloatToInt64(t.Float(i))
 }
@@ -347,7 +354,7 @@ func (t *Tensor) SetInt(i int, v int64) {
 		}
 	default:
 		if !t.DType.IsFloat() {
-			panic("BUG: an element of " + t.String() + " is set to a number")
+			panic(&KindError{t.String()})
 		}
 		t.SetFloat(i, float64(v))
 	}
