@@ -13,7 +13,7 @@ import (
 	"github.com/lathe-ml/lathe/compiler/onnx"
 	"github.com/lathe-ml/lathe/compiler/onnxfile"
 	"github.com/lathe-ml/lathe/compiler/tensor"
-	"github.com/lathe-ml/lathe/passes/simplify"
+	"github.com/lathe-ml/lathe/passes/tidy"
 )
 
 // peerRuntime loads ONNX Runtime, or skips with the reason.
@@ -95,7 +95,7 @@ func rewritten(t *testing.T, rt *ort.Runtime, c conformance.Case) {
 	}
 	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
 	defer stop()
-	rep, err := simplify.Graph(ctx, m.Graph, simplify.Options{Model: o, InitsAreInputs: m.IRVersion < 4})
+	rep, err := tidy.Graph(ctx, m.Graph, tidy.Options{Model: o, InitsAreInputs: m.IRVersion < 4})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/lathe-ml/lathe/compiler/onnxfile"
 	"github.com/lathe-ml/lathe/internal/atomicfile"
 	"github.com/lathe-ml/lathe/passes/randomize"
-	"github.com/lathe-ml/lathe/passes/simplify"
+	"github.com/lathe-ml/lathe/passes/tidy"
 )
 
 type simplifyOptions struct {
@@ -64,7 +64,7 @@ usual scale (He normal), for a model that is shared or timed without its weights
 
 func ruleNames() []string {
 	var names []string
-	for _, r := range simplify.Rules {
+	for _, r := range tidy.Rules {
 		names = append(names, r.Name)
 	}
 	return names
@@ -75,7 +75,7 @@ type simplifyResult struct {
 	Model      string            `json:"model"`
 	Output     string            `json:"output,omitempty"`
 	Randomized *randomize.Report `json:"randomized,omitempty"`
-	*simplify.Report
+	*tidy.Report
 }
 
 func (o *simplifyOptions) run(ctx context.Context) error {
@@ -108,7 +108,7 @@ func (o *simplifyOptions) run(ctx context.Context) error {
 		}
 		res.Randomized = &rep
 	}
-	res.Report, err = simplify.Graph(ctx, m.Graph, simplify.Options{Model: opt, Only: only, InitsAreInputs: inputs})
+	res.Report, err = tidy.Graph(ctx, m.Graph, tidy.Options{Model: opt, Only: only, InitsAreInputs: inputs})
 	if err != nil {
 		return inModel(err, m)
 	}

@@ -1,4 +1,4 @@
-package simplify
+package tidy
 
 import (
 	"context"
@@ -14,9 +14,9 @@ import (
 	"github.com/lathe-ml/lathe/internal/golden"
 )
 
-// TestGoldens: the first line of a case is "simplify OPSET [RULE,…] [name=n…]".
+// TestGoldens: the first line of a case is "tidy OPSET [RULE,…] [name=n…]".
 func TestGoldens(t *testing.T) {
-	golden.Run(t, filepath.Join("..", "..", "testdata", "passes", "simplify"), func(t *testing.T, c *golden.Case) {
+	golden.Run(t, filepath.Join("..", "..", "testdata", "passes", "tidy"), func(t *testing.T, c *golden.Case) {
 		cmd := c.Command()
 		opset, err := strconv.Atoi(cmd[1])
 		if err != nil {

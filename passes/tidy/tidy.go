@@ -1,4 +1,4 @@
-package simplify
+package tidy
 
 import (
 	"context"
@@ -78,13 +78,13 @@ func Graph(ctx context.Context, g *ir.Graph, o Options) (*Report, error) {
 		g.Sweep()
 		s.prune()
 		if err := ir.Verify(g); err != nil {
-			return nil, fmt.Errorf("internal error after simplify, last edit %v: %w", last(rep.Edits), err)
+			return nil, fmt.Errorf("internal error after tidy, last edit %v: %w", last(rep.Edits), err)
 		}
 		if n == 0 {
 			break
 		}
 		if round == maxRounds {
-			return nil, fmt.Errorf("internal error: simplify does not end, last edit %v", last(rep.Edits))
+			return nil, fmt.Errorf("internal error: tidy does not end, last edit %v", last(rep.Edits))
 		}
 	}
 	rep.After = len(g.Nodes)

@@ -1,4 +1,4 @@
-package simplify
+package tidy
 
 import (
 	"crypto/sha256"
