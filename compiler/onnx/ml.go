@@ -91,6 +91,9 @@ func expandNormalizer(c *Ctx) {
 
 func expandImputer(c *Ctx) {
 	b, x := c.B, c.In(0)
+	if x.Rank() == 0 {
+		c.Fail("the input is a scalar")
+	}
 	n := core.Shape(x)[x.Rank()-1]
 	if x.DType().IsInteger() {
 		vals := c.N.Ints("imputed_value_int64s")

@@ -251,6 +251,9 @@ func expandLpNorm(c *Ctx) {
 func expandSkipLayerNorm(c *Ctx) {
 	b := c.B
 	x, skip, gamma := c.In(0), c.In(1), c.In(2)
+	if x.Rank() == 0 {
+		c.Fail("the input is a scalar")
+	}
 	simple := c.N.Op == "SkipSimplifiedLayerNormalization"
 	var beta, bias *ir.Value
 	if simple {

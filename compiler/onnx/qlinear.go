@@ -49,6 +49,28 @@ func centred(c *Ctx, w, zero *ir.Value) *ir.Value {
 	return b.Const(t)
 }
 
+// shifted writes constant weights minus their zero point as w-rest with w in i8,
+// so that the operands of the contraction stay bytes: u8 weights move by 128.
+// rest is nil if there is none left; ok is false where this cannot be done.
+func shifted(c *Ctx, w, zero *ir.Value) (moved, rest *ir.Value, ok bool) {
+	if w.Const == nil || zero == nil || zero.Const == nil {
+		return nil, nil, false
+	}
+	by := int64(0)
+	if w.DType() == tensor.U8 {
+		by = 128
+	}
+	t := tensor.New(tensor.I8, w.Const.Shape...)
+	for i := range t.Len() {
+		t.SetInt(i, w.Const.Int(i)-by)
+	}
+	z := tensor.New(tensor.I32, zero.Const.Shape...)
+	for i := range z.Len() {
+		z.SetInt(i, zero.Const.Int(i)-by)
+	}
+	return c.B.Const(t), c.B.Const(z), true
+}
+
 // sumI32 sums axes (kept as size 1) in i32; of a constant it is a constant.
 func sumI32(c *Ctx, w *ir.Value, axes ...int) *ir.Value {
 	if w.Const == nil {
@@ -88,12 +110,22 @@ func alongAxis(c *Ctx, v *ir.Value, rank, axis int) *ir.Value {
 // matmulInteger is Σ (a-za)·(w-zw) = Σ a·(w-zw) - za·Σ (w-zw).
 func matmulInteger(c *Ctx, a, w, za, zw *ir.Value) *ir.Value {
 	b := c.B
+	if a.Rank() == 0 || w.Rank() == 0 {
+		c.Fail("operands %s and %s are no matrices", a.Type, w.Type)
+	}
 	if zw != nil {
 		zw = alongAxis(c, zw, w.Rank(), w.Rank()-1)
 	}
-	w = centred(c, w, zw)
-	y := b.MatMul(a, w, tensor.I32)
-	if isZero(za) || w.Rank() == 0 || a.Rank() == 0 {
+	full := centred(c, w, zw)
+	y := b.MatMul(a, full, tensor.I32)
+	if full.DType() == tensor.I16 && a.Rank() > 1 && w.Rank() == 2 {
+		if moved, rest, ok := shifted(c, w, zw); ok {
+			rows := b.Reduce("reduce_sum", b.Cast(a, tensor.I32), true, a.Rank()-1)
+			y = b.Sub(b.MatMul(a, moved, tensor.I32), b.Mul(rows, rest))
+		}
+	}
+	w = full
+	if isZero(za) {
 		return y
 	}
 	za = b.Cast(alongAxis(c, za, a.Rank(), max(a.Rank()-2, 0)), tensor.I32)
@@ -116,6 +148,10 @@ func dropLast(c *Ctx, v *ir.Value) *ir.Value {
 	return c.B.Drop(v, v.Rank()-1)
 }
 
+// fewChannels is below how many output channels the sums of the input cost more
+// than wider weights.
+const fewChannels = 8
+
 // convInteger is as matmulInteger. The input is padded with its zero point
 // first, so that every window has all its taps.
 func convInteger(c *Ctx, x, w, zx, zw *ir.Value) *ir.Value {
@@ -126,17 +162,32 @@ func convInteger(c *Ctx, x, w, zx, zw *ir.Value) *ir.Value {
 	if zw != nil {
 		zw = alongAxis(c, zw, w.Rank(), 0)
 	}
-	w = centred(c, w, zw)
+	full := centred(c, w, zw)
 	spec := windowOf(c, core.Shape(x)[2:], core.Shape(w)[2:]).spec(c.N.Int("group", 1))
 	spec.Out = tensor.I32
+	products := func(x *ir.Value) *ir.Value {
+		if full.DType() != tensor.I16 || spec.Groups != 1 || core.Shape(w)[0] < fewChannels {
+			return b.Conv(x, full, spec)
+		}
+		moved, rest, ok := shifted(c, w, zw)
+		if !ok {
+			return b.Conv(x, full, spec)
+		}
+		sum := b.Reduce("reduce_sum", b.Cast(x, tensor.I32), true, 1)
+		sum = b.Window("window_sum", sum, core.Shape(w)[2:], spec)
+		if rest.Rank() > 0 {
+			rest = b.Reshape(rest, unitAxes(x.Rank(), 1, core.Shape(w)[0])...)
+		}
+		return b.Sub(b.Conv(x, moved, spec), b.Mul(sum, rest))
+	}
 	if isZero(zx) {
-		return b.Conv(x, w, spec)
+		return products(x)
 	}
 	zx = b.Reshape(zx)
 	x = b.Pad(x, slices.Concat([]int{0, 0}, spec.Lo), slices.Concat([]int{0, 0}, spec.Hi), zx)
 	spec.Lo, spec.Hi = make([]int, len(spec.Lo)), make([]int, len(spec.Hi))
-	sum := sumI32(c, w, count(1, w.Rank())...)
-	return addChannels(c, b.Conv(x, w, spec), b.Neg(b.Mul(b.Cast(zx, tensor.I32), b.Reshape(sum, core.Shape(w)[0]))))
+	sum := sumI32(c, full, count(1, w.Rank())...)
+	return addChannels(c, products(x), b.Neg(b.Mul(b.Cast(zx, tensor.I32), b.Reshape(sum, core.Shape(w)[0]))))
 }
 
 // requantize scales sums of products of integers with scales sa and sw to the

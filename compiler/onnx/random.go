@@ -188,7 +188,11 @@ func dropoutRatio(c *Ctx) float64 {
 		}
 		ratio = 0.5
 		if c.Has(1) {
-			ratio = c.Tensor(1, "ratio").Float(0)
+			t := c.Tensor(1, "ratio")
+			if t.Len() != 1 {
+				c.Fail("ratio has %d elements", t.Len())
+			}
+			ratio = t.Float(0)
 		}
 	} else {
 		// Opsets 1 and 6 have is_test; from 7 to 11 Dropout only infers.

@@ -288,6 +288,9 @@ func expandRecurrent(c *Ctx, cl cell) {
 		}
 		return b.Cast(v, work)
 	}
+	if !c.Has(1) || !c.Has(2) {
+		c.Fail("the weights are missing")
+	}
 	x = load(0)
 	w, r := load(1), load(2)
 	if x.Rank() != 3 || w.Rank() != 3 || r.Rank() != 3 {
