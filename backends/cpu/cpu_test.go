@@ -18,7 +18,7 @@ import (
 
 var (
 	filter  = flag.String("filter", "", "run only the cases that match")
-	cpuName = flag.String("cpu", "native", "the CPU to compile for")
+	cpuName = flag.String("target-cpu", "native", "the CPU to compile for")
 	table   = flag.Bool("table", false, "print the whole table")
 )
 

@@ -71,7 +71,8 @@ func (l *lowerer) wantsBlocks(g *group, v *ir.Value) bool {
 	if g.anchor != nil {
 		switch g.anchor.Op {
 		case "conv":
-			return l.tiled(g.anchor) != nil
+			c := l.tiled(g.anchor)
+			return c != nil && !c.rowwise
 		case "window_max", "window_sum":
 			p := l.places[g.anchor.Inputs[0]]
 			return p != nil && p.layout.L > 1

@@ -14,6 +14,7 @@ type tiledConv struct {
 	lo, hi     [2]int // the halo that its input needs
 	ic, oc     int
 	depthwise  bool
+	rowwise    bool // few output channels: lanes are pixels
 	planar     bool // few input channels: the input stays row-major
 	icb, ocb   int  // channel blocks; icb is of one group
 	groupWidth int  // output blocks per group
@@ -58,6 +59,8 @@ func (l *lowerer) newTiled(n *ir.Node) *tiledConv {
 		c.depthwise = true
 	case g > 1 && (c.ic/g)%lanes == 0 && (c.oc/g)%lanes == 0:
 		c.icb, c.groupWidth = c.ic/g/lanes, c.oc/g/lanes
+	case c.rowwiseFits(lanes):
+		c.rowwise = true
 	default:
 		return nil
 	}
@@ -94,8 +97,11 @@ type convTile struct {
 func (l *lowerer) emitTiledConv(g *group) (bool, error) {
 	c := l.tiled(g.anchor)
 	dst := l.target(g.root)
-	if c == nil || dst.layout.Shape[1] != c.oc {
+	if c == nil || dst.layout.Shape[1] != c.oc || c.rowwise && dst.layout.L > 1 {
 		return false, nil
+	}
+	if c.rowwise {
+		return true, l.emitRowConv(c, g, dst)
 	}
 	if dst.layout.L != l.o.Lanes { // an output: computed in blocks, then copied
 		lay := Layout{Shape: g.root.Static(), L: l.o.Lanes}
