@@ -18,6 +18,7 @@ type Book struct {
 	c     *Checkpoint
 	blobs map[*torch.Storage]int32
 	sums  map[string]map[int64]recordSum
+	whole map[string]int32
 }
 
 type recordSum struct {
@@ -27,7 +28,7 @@ type recordSum struct {
 
 // NewBook starts a book and leaves it with the checkpoint.
 func NewBook(c *Checkpoint) *Book {
-	c.Book = &Book{c: c, blobs: map[*torch.Storage]int32{}, sums: map[string]map[int64]recordSum{}}
+	c.Book = &Book{c: c, blobs: map[*torch.Storage]int32{}, sums: map[string]map[int64]recordSum{}, whole: map[string]int32{}}
 	return c.Book
 }
 
@@ -187,10 +188,14 @@ func Ints(shape []int64) []int {
 
 // File enters a whole file as a blob, to copy it byte for byte.
 func (b *Book) File(name string) (int32, error) {
+	if i, ok := b.whole[name]; ok {
+		return i, nil
+	}
 	info, err := b.c.Store.Stat(name)
 	if err != nil {
 		return 0, err
 	}
 	b.c.Blobs = append(b.c.Blobs, Blob{File: name, Bytes: info.Size})
-	return int32(len(b.c.Blobs) - 1), nil
+	b.whole[name] = int32(len(b.c.Blobs) - 1)
+	return b.whole[name], nil
 }

@@ -145,7 +145,12 @@ func (r *reader) run() error {
 	if err := r.merge(); err != nil {
 		return err
 	}
-	return r.c.Check()
+	err := r.c.Check()
+	if err != nil && r.opt.Partial {
+		r.c.Warnf("%v", err)
+		return nil
+	}
+	return err
 }
 
 func (r *reader) file(name string) string { return path.Join(r.c.Folder, name) }
