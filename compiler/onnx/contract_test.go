@@ -190,3 +190,60 @@ func TestMatMulNBits(t *testing.T) {
 	runRows(t, cases)
 	refused(t, []rowCase{row("g_idx", 4, 16, 16, 0, nil, a, bytes(8, 0), two, nil, i32([]int{16}, make([]int32, 16)...))})
 }
+
+// TestIntegerWeightsOfAnyZeroPoint takes weights that leave eight bits when
+// their zero point is subtracted, against the sums themselves.
+func TestIntegerWeightsOfAnyZeroPoint(t *testing.T) {
+	const c, m, n, k = 2, 9, 5, 2
+	x, w := tensor.New(tensor.U8, 1, c, n), tensor.New(tensor.U8, m, c, k)
+	for i := range x.Len() {
+		x.SetInt(i, int64(i*37%256))
+	}
+	for i := range w.Len() {
+		w.SetInt(i, int64(i*91%256))
+	}
+	each := tensor.New(tensor.U8, m)
+	for i := range m {
+		each.SetInt(i, int64(i*31))
+	}
+	for _, zw := range []*tensor.Tensor{u8(nil, 100), each} {
+		for _, zx := range []uint8{0, 3} {
+			want := tensor.New(tensor.I32, 1, m, n+1)
+			for o := range m {
+				z := zw.Int(o % zw.Len())
+				for p := range n + 1 {
+					sum := int64(0)
+					for i := range c {
+						for j := range k {
+							if at := p + j - 1; at >= 0 && at < n {
+								sum += (x.Int(i*n+at) - int64(zx)) * (w.Int((o*c+i)*k+j) - z)
+							}
+						}
+					}
+					want.SetInt(o*(n+1)+p, sum)
+				}
+			}
+			conv := rowCase{name: "conv", op: "ConvInteger", opset: 10, attrs: []ir.Attr{attr("pads", []int{1, 1})},
+				in: []*tensor.Tensor{x, w, u8(nil, zx), zw}, want: []*tensor.Tensor{want}}
+			bound := conv
+			bound.name, bound.bind = "conv, constant weights", []int{1, 2, 3}
+
+			right := w.Reshaped(c*k, m)
+			left := x.Reshaped(2, 5)
+			left = tensor.Of(left.Bytes()[:2*c*k], 2, c*k)
+			prod := tensor.New(tensor.I32, 2, m)
+			for i := range prod.Len() {
+				r, o := i/m, i%m
+				sum := int64(0)
+				for j := range c * k {
+					sum += (left.Int(r*c*k+j) - int64(zx)) * (right.Int(j*m+o) - zw.Int(o%zw.Len()))
+				}
+				prod.SetInt(i, sum)
+			}
+			matmul := rowCase{name: "matmul", op: "MatMulInteger", opset: 10, in: []*tensor.Tensor{left, right, u8(nil, zx), zw}, want: []*tensor.Tensor{prod}}
+			boundMatmul := matmul
+			boundMatmul.name, boundMatmul.bind = "matmul, constant weights", []int{1, 2, 3}
+			runRows(t, []rowCase{conv, bound, matmul, boundMatmul})
+		}
+	}
+}

@@ -174,7 +174,9 @@ func convInteger(c *Ctx, x, w, zx, zw *ir.Value) *ir.Value {
 			return b.Conv(x, full, spec)
 		}
 		sum := b.Reduce("reduce_sum", b.Cast(x, tensor.I32), true, 1)
-		sum = b.Window("window_sum", sum, core.Shape(w)[2:], spec)
+		if tensor.Numel(core.Shape(w)[2:]) > 1 || slices.Max(spec.Strides) > 1 || slices.Max(slices.Concat(spec.Lo, spec.Hi)) > 0 {
+			sum = b.Window("window_sum", sum, core.Shape(w)[2:], spec)
+		}
 		if rest.Rank() > 0 {
 			rest = b.Reshape(rest, unitAxes(x.Rank(), 1, core.Shape(w)[0])...)
 		}
