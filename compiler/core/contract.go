@@ -309,7 +309,7 @@ func convAs[T, A number](g ConvDims, xt, wt, out *tensor.Tensor, set func(int, A
 	if on == 0 {
 		return
 	}
-	if mpg > 1 && !anyNonFinite(w) { // padding is skipped, not multiplied
+	if mpg > 1 && cpg*wn > 0 && !anyNonFinite(w) { // padding is skipped, not multiplied
 		convProducts[T, A](g, xt, wt, out, set)
 		return
 	}

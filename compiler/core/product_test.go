@@ -44,6 +44,7 @@ func TestConvAgainstTheSum(t *testing.T) {
 		{2, 4, 6, 2, 5, 6, 3, 2, 1, 1, 1, 0, 1},
 		{1, 3, 5, 1, 9, 40, 3, 3, 2, 2, 2, 1, 1},
 		{1, 2, 4, 1, 3, 3, 2, 2, 1, 1, 1, 1, 2},
+		{1, 0, 4, 1, 3, 3, 2, 2, 1, 1, 0, 0, 1}, // sums of nothing
 		{1, 3, 3, 3, 4, 4, 3, 3, 1, 1, 1, 1, 1}, // one output channel per group
 	} {
 		b := NewBuilder("conv")
