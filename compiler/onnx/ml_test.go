@@ -120,10 +120,15 @@ func TestTreeRows(t *testing.T) {
 		reg("max", col(10, 20, 40, 20), "aggregate_function", "MAX"),
 		// Leaves 1 and 4 vote for class 5, leaf 3 and tree 1 for class 6.
 		class("classifier", i64([]int{4}, 5, 6, 5, 6), f32([]int{4, 2}, 10, 2, 0, 22, 40, 2, 0, 22), []int{0, 1, 0, 1}),
-		// All votes for class 6: a probability, and the rest for class 5.
-		class("one score", i64([]int{4}, 6, 6, 6, 6), f32([]int{4, 2}, -11, 12, -21, 22, -41, 42, -21, 22), []int{1, 1, 1, 1}),
+		// All votes for class 0 stand for the second: a probability, and the
+		// rest for the first.
+		class("one score", i64([]int{4}, 6, 6, 6, 6), f32([]int{4, 2}, -11, 12, -21, 22, -41, 42, -21, 22), []int{0, 0, 0, 0}),
 	})
-	refused(t, []rowCase{class("one score, transformed", i64([]int{4}, 0, 0, 0, 0), f32([]int{4, 2}, 0, 0, 0, 0, 0, 0, 0, 0), []int{1, 1, 1, 1}, "post_transform", "SOFTMAX")})
+	zero := f32([]int{4, 2}, 0, 0, 0, 0, 0, 0, 0, 0)
+	refused(t, []rowCase{
+		class("one score, transformed", i64([]int{4}, 0, 0, 0, 0), zero, []int{0, 0, 0, 0}, "post_transform", "SOFTMAX"),
+		class("votes for the second alone", i64([]int{4}, 0, 0, 0, 0), zero, []int{1, 1, 1, 1}),
+	})
 	cyclic := reg("a tree that leads back", col(0, 0, 0, 0))
 	cyclic.attrs[6] = attr("nodes_falsenodeids", []int{2, 0, 0, 0, 0, 0})
 	faulty(t, fault.BadModel, []rowCase{cyclic})

@@ -64,7 +64,7 @@ func (c *Ctx) probit(x *ir.Value) *ir.Value {
 	v := b.Add(k(2/(math.Pi*a)), b.Mul(k(0.5), log))
 	inner := b.Sub(b.Sqrt(b.Sub(b.Mul(v, v), b.Mul(k(1/a), log))), v)
 	y := b.Mul(k(math.Sqrt2), b.Mul(b.Unary("sign", z), b.Sqrt(inner)))
-	return b.Where(b.Eq(room, k(0)), k(0), y)
+	return b.Where(b.Eq(room, k(0)), b.Mul(b.Unary("sign", z), k(math.Inf(1))), y)
 }
 
 func expandLinearRegressor(c *Ctx) {
@@ -108,6 +108,9 @@ func expandLinearClassifier(c *Ctx) {
 	}
 	y := c.linear(n)
 	if n == 1 { // one score of two classes is that of the second
+		if kind := c.N.Str("post_transform", "NONE"); kind != "LOGISTIC" {
+			c.Unsupported("one score for two classes with post_transform=%q, on which implementations disagree,", kind)
+		}
 		y = b.Concat(1, b.Neg(y), y)
 	}
 	c.labels(0, b.Drop(b.ArgReduce("argmax", y, 1, false), 1), names, ids)

@@ -308,29 +308,40 @@ func expandTreeClassifier(c *Ctx) {
 		c.Unsupported("a classifier with %d classes", outs)
 	}
 	f := c.readForest("class", outs)
-	one, positive := true, true
-	for _, vs := range f.votes {
-		for _, v := range vs {
-			one = one && v.target == c.N.Ints("class_ids")[0]
-			positive = positive && v.weight >= 0
-		}
-	}
 	y := b.Cast(c.base(f.scores(c, c.treeInput(), "SUM"), outs), tensor.F32)
-	if one && outs == 2 && len(f.votes) > 0 {
-		// One score for two classes: what the other gets depends on whether it
-		// is a probability.
-		s := b.SliceAxis(y, 1, c.N.Ints("class_ids")[0], 1)
-		switch kind := c.N.Str("post_transform", "NONE"); {
-		case positive && kind == "NONE":
-			y = b.Concat(1, b.Sub(b.Like(s, 1), s), s)
-		case !positive && (kind == "LOGISTIC" || kind == "SOFTMAX" || kind == "SOFTMAX_ZERO"):
-			y = b.Concat(1, b.Neg(s), s)
-		default:
-			c.Unsupported("one score for two classes with post_transform=%q, on which implementations disagree,", kind)
-		}
+	if outs == 2 && len(f.votes) > 0 {
+		y = c.oneScore(f, y)
 	}
 	c.labels(0, b.Drop(b.ArgReduce("argmax", y, 1, false), 1), names, ids)
 	c.Out(1, c.postTransform(y))
+}
+
+// oneScore splits the score of two classes where all votes are for class 0, by
+// which converters mean the one score of the second class: a probability, or
+// odds for LOGISTIC. In all other such cases implementations disagree.
+func (c *Ctx) oneScore(f *forest, y *ir.Value) *ir.Value {
+	b := c.B
+	var votes [2]int
+	positive := true
+	for _, vs := range f.votes {
+		for _, v := range vs {
+			votes[v.target]++
+			positive = positive && v.weight >= 0
+		}
+	}
+	if votes[0] > 0 && votes[1] > 0 {
+		return y
+	}
+	s := b.SliceAxis(y, 1, 0, 1)
+	switch kind := c.N.Str("post_transform", "NONE"); {
+	case votes[1] == 0 && positive && kind == "NONE":
+		return b.Concat(1, b.Sub(b.Like(s, 1), s), s)
+	case votes[1] == 0 && !positive && kind == "LOGISTIC":
+		return b.Concat(1, b.Neg(s), s)
+	default:
+		c.Unsupported("votes for one of two classes with post_transform=%q, on which implementations disagree,", kind)
+	}
+	return nil
 }
 
 func expandTreeEnsemble(c *Ctx) {

@@ -213,33 +213,42 @@ func (r *resize) identity(a, n int) bool {
 	return r.coords != "tf_crop_and_resize" || r.roi[a] == 0 && r.roi[len(r.out)+a] == 1
 }
 
-// source is the input position that output i of an axis samples.
+// source is the input position that output i of an axis samples. It is computed
+// in f32, as runtimes do: where a sample falls half-way between two elements,
+// the last bit decides which of them is nearest.
 func (r *resize) source(a, i, n int) float64 {
-	x, in, out, scale := float64(i), float64(n), r.scale[a]*float64(n), r.scale[a]
+	x, in, out, scale := float32(i), float32(n), float32(r.out[a]), float32(r.scale[a])
 	switch r.coords {
 	case "align_corners":
-		if out == 1 {
-			return 0
-		}
-		return x * (in - 1) / (out - 1)
+		return r.aligned(a, i, n)
 	case "asymmetric":
-		return x / scale
+		return float64(x / scale)
 	case "tf_half_pixel_for_nn":
-		return (x + 0.5) / scale
+		return float64((x + 0.5) / scale)
 	case "pytorch_half_pixel":
 		if r.out[a] <= 1 {
 			return 0
 		}
 	case "tf_crop_and_resize":
-		lo, hi := r.roi[a], r.roi[len(r.out)+a]
+		lo, hi := float32(r.roi[a]), float32(r.roi[len(r.out)+a])
 		if r.out[a] <= 1 {
-			return 0.5 * (lo + hi) * (in - 1)
+			return float64(0.5 * (lo + hi) * (in - 1))
 		}
-		return lo*(in-1) + x*(hi-lo)*(in-1)/(float64(r.out[a])-1)
+		return float64(lo*(in-1) + x*(hi-lo)*(in-1)/(out-1))
 	case "half_pixel_symmetric":
-		return in/2*(1-float64(r.out[a])/out) + (x+0.5)/scale - 0.5
+		return float64(in/2*(1-out/(scale*in)) + (x+0.5)/scale - 0.5)
 	}
-	return (x+0.5)/scale - 0.5
+	return float64((x+0.5)/scale - 0.5)
+}
+
+// aligned maps the first element to the first and the last to the last of a
+// length that need not be whole: scale times the input.
+func (r *resize) aligned(a, i, n int) float64 {
+	out := r.scale[a] * float64(n)
+	if out == 1 {
+		return 0
+	}
+	return float64(i) * float64(n-1) / (out - 1)
 }
 
 // outside marks the outputs of an axis that sample beyond the input; nil: none.
