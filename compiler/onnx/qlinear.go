@@ -83,6 +83,10 @@ func sumI32(c *Ctx, w *ir.Value, axes ...int) *ir.Value {
 // large results to run time.
 func now(c *Ctx, op string, x *tensor.Tensor, attr string, val []int) *tensor.Tensor {
 	n := &ir.Node{Op: op, Inputs: []*ir.Value{ir.NewConst("", x)}, Attrs: []ir.Attr{{Name: attr, Val: ir.Int64s(val)}}}
+	_, err := core.Infer(n)
+	if err != nil {
+		c.Fail("core %s: %v", op, err)
+	}
 	out, err := core.Eval(n, []*tensor.Tensor{x})
 	if err != nil {
 		c.Fail("%v", err)

@@ -181,7 +181,11 @@ func dropoutRatio(c *Ctx) float64 {
 	ratio, training := 0.0, false
 	if c.Version >= 12 {
 		if c.Has(2) {
-			training = c.Tensor(2, "training_mode").Int(0) != 0
+			t := c.Tensor(2, "training_mode")
+			if t.Len() != 1 {
+				c.Fail("training_mode has %d elements", t.Len())
+			}
+			training = t.Int(0) != 0
 		}
 		if !training {
 			return 0

@@ -314,6 +314,11 @@ func expandRecurrent(c *Ctx, cl cell) {
 	}
 	c.unroll(cl.name, steps)
 	acts := c.activations(cl.acts, dirs)
+	for _, i := range []int{3, 5, 6, 7} {
+		if v := c.Opt(i); v != nil && (v.Rank() < 2 || core.Shape(v)[0] != dirs && !(batchFirst && i > 4)) {
+			c.Fail("input %d is %s, for %d directions", i, v.Type, dirs)
+		}
+	}
 	bias, mask := load(3), c.masks(steps, batch)
 	initial := []*ir.Value{swap(load(5))}
 	var peep *ir.Value
