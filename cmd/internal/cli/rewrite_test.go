@@ -10,10 +10,10 @@ import (
 	"github.com/lathe-ml/lathe/backends/ort"
 	"github.com/lathe-ml/lathe/compiler/conformance"
 	"github.com/lathe-ml/lathe/compiler/fault"
-	"github.com/lathe-ml/lathe/compiler/onnx"
 	"github.com/lathe-ml/lathe/compiler/onnxfile"
+	"github.com/lathe-ml/lathe/compiler/pass"
 	"github.com/lathe-ml/lathe/compiler/tensor"
-	"github.com/lathe-ml/lathe/passes/tidy"
+	"github.com/lathe-ml/lathe/passes"
 )
 
 // peerRuntime loads ONNX Runtime, or skips with the reason.
@@ -88,17 +88,18 @@ func rewritten(t *testing.T, rt *ort.Runtime, c conformance.Case) {
 			t.Errorf("written again: output %d differs", i)
 		}
 	}
-	nodes := len(m.Graph.Nodes)
-	o := onnx.Options{Opsets: conformance.Opsets(m), Shapes: map[string][]int{}}
+	o := passes.Options{}
+	o.Simplify.Shapes = map[string][]int{}
 	for i, v := range m.FeedInputs() {
-		o.Shapes[v.Name] = in[i].Shape
+		o.Simplify.Shapes[v.Name] = in[i].Shape
 	}
 	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
 	defer stop()
-	rep, err := tidy.Graph(ctx, m.Graph, tidy.Options{Model: o, InitsAreInputs: m.IRVersion < 4})
-	if err != nil {
+	nodes := pass.Count(m.Graph).Nodes
+	if _, err := passes.Simplify(ctx, m, o); err != nil {
 		t.Fatal(err)
 	}
+	after := pass.Count(m.Graph).Nodes
 	small := filepath.Join(dir, "small.onnx")
 	if err := m.Write(small, onnxfile.WriteOptions{}); err != nil {
 		t.Fatal(err)
@@ -108,10 +109,10 @@ func rewritten(t *testing.T, rt *ort.Runtime, c conformance.Case) {
 	if err := conformance.Compare(wrap(got), wrap(want), tol, conformance.Quantizes(m.Graph)); err != nil {
 		t.Errorf("simplified: %v", err)
 	}
-	if rep.After > nodes {
-		t.Errorf("%d nodes became %d", nodes, rep.After)
+	if after > nodes {
+		t.Errorf("%d nodes became %d", nodes, after)
 	}
 	if st, err := os.Stat(small); err == nil {
-		t.Logf("%d nodes became %d, %d bytes", nodes, rep.After, st.Size())
+		t.Logf("%d nodes became %d, %d bytes", nodes, after, st.Size())
 	}
 }

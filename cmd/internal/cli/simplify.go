@@ -3,16 +3,19 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/lathe-ml/lathe/compiler/fault"
 	"github.com/lathe-ml/lathe/compiler/onnxfile"
+	"github.com/lathe-ml/lathe/compiler/pass"
 	"github.com/lathe-ml/lathe/internal/atomicfile"
-	"github.com/lathe-ml/lathe/passes/randomize"
-	"github.com/lathe-ml/lathe/passes/tidy"
+	"github.com/lathe-ml/lathe/passes"
+	"github.com/lathe-ml/lathe/passes/simplify"
 )
 
 type simplifyOptions struct {
@@ -22,6 +25,8 @@ type simplifyOptions struct {
 	force     bool
 	dryRun    bool
 	rules     []string
+	skip      []string
+	stopAfter int
 	randomize string
 	shapes    shapeFlags
 }
@@ -39,7 +44,9 @@ Dimensions that --dim or --input-shapes bind let it fold computations of shapes;
 the result then takes these shapes only.
 
 --randomize-weights SEED first replaces the weights by seeded random ones of the
-usual scale (He normal), for a model that is shared or timed without its weights.`,
+usual scale (He normal), for a model that is shared or timed without its weights.
+
+Rules:` + rulesHelp(),
 		Example: `  lathe simplify model.onnx -o small.onnx
   lathe simplify model.onnx -o small.onnx --dim batch=1 --json
   lathe simplify model.onnx -o small.onnx --rules fold,identity
@@ -56,32 +63,46 @@ usual scale (He normal), for a model that is shared or timed without its weights
 	fl.StringVarP(&o.out, "output", "o", "", "the model that is written")
 	fl.BoolVar(&o.force, "force", false, "replace an output that exists")
 	fl.BoolVar(&o.dryRun, "dry-run", false, "print what would be done, write nothing")
-	fl.StringSliceVar(&o.rules, "rules", nil, "only these rules: "+strings.Join(ruleNames(), ", ")+", or none")
+	fl.StringSliceVar(&o.rules, "rules", nil, "only these rules, or none")
+	fl.StringSliceVar(&o.skip, "skip-rules", nil, "all rules but these")
+	fl.IntVar(&o.stopAfter, "stop-after", 0, "stop after so many edits, to find one that breaks a model")
 	fl.StringVar(&o.randomize, "randomize-weights", "", "replace weights by random values of this seed")
 	o.shapes.register(cmd)
 	return cmd
 }
 
 func ruleNames() []string {
-	var names []string
-	for _, r := range tidy.Rules {
-		names = append(names, r.Name)
-	}
+	names, _ := passes.SimplifyRules()
 	return names
+}
+
+// rulesHelp describes each rule in a line.
+func rulesHelp() string {
+	var b strings.Builder
+	names, docs := passes.SimplifyRules()
+	for i, n := range names {
+		fmt.Fprintf(&b, "\n  %-16s %s", n, docs[i])
+	}
+	return b.String()
 }
 
 // simplifyResult is what `lathe simplify --json` prints.
 type simplifyResult struct {
-	Model      string            `json:"model"`
-	Output     string            `json:"output,omitempty"`
-	Randomized *randomize.Report `json:"randomized,omitempty"`
-	*tidy.Report
+	Model  string `json:"model"`
+	Output string `json:"output,omitempty"`
+	Before int    `json:"nodes_before"`
+	After  int    `json:"nodes_after"`
+	pass.Report
 }
 
 func (o *simplifyOptions) run(ctx context.Context) error {
-	only, err := o.only()
-	if err != nil {
-		return err
+	for _, r := range append(append([]string{}, o.rules...), o.skip...) {
+		if r == noRules {
+			continue
+		}
+		if err := choice("rules", r, ruleNames()...); err != nil {
+			return err
+		}
 	}
 	seed, random, err := parseSeed(o.randomize)
 	if err != nil {
@@ -99,19 +120,21 @@ func (o *simplifyOptions) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	res := simplifyResult{Model: o.model}
-	inputs := m.IRVersion < 4
-	if random {
-		rep, err := randomize.Weights(m.Graph, randomize.Options{Seed: seed, InitsAreInputs: inputs})
-		if err != nil {
-			return inModel(err, m)
-		}
-		res.Randomized = &rep
+	res := simplifyResult{Model: o.model, Before: pass.Count(m.Graph).Nodes}
+	switch none := slices.Contains(o.rules, noRules); {
+	case none && random:
+		res.Report, err = passes.RandomizeWeights(ctx, m, seed)
+	case !none:
+		res.Report, err = passes.Simplify(ctx, m, passes.Options{
+			Simplify:  simplify.Options{Dims: opt.Dims, Shapes: opt.Shapes, Only: o.rules, Skip: o.skip},
+			Randomize: random, Seed: seed,
+			Run: pass.Options{StopAfter: o.stopAfter},
+		})
 	}
-	res.Report, err = tidy.Graph(ctx, m.Graph, tidy.Options{Model: opt, Only: only, InitsAreInputs: inputs})
 	if err != nil {
-		return inModel(err, m)
+		return err
 	}
+	res.After = pass.Count(m.Graph).Nodes
 	if !o.dryRun {
 		if err := m.Write(o.out, onnxfile.WriteOptions{}); err != nil {
 			return err
@@ -121,23 +144,8 @@ func (o *simplifyOptions) run(ctx context.Context) error {
 	return o.print(res)
 }
 
-// only turns --rules into the pass's option: nil is all, an empty list none.
-func (o *simplifyOptions) only() ([]string, error) {
-	if o.rules == nil {
-		return nil, nil
-	}
-	list := []string{}
-	for _, r := range o.rules {
-		if r == "none" {
-			continue
-		}
-		if err := choice("rules", r, ruleNames()...); err != nil {
-			return nil, err
-		}
-		list = append(list, r)
-	}
-	return list, nil
-}
+// noRules is the --rules that applies none.
+const noRules = "none"
 
 func (o *simplifyOptions) checkOut() error {
 	if o.dryRun {
@@ -170,8 +178,10 @@ func (o *simplifyOptions) print(res simplifyResult) error {
 	if t.Len() > 0 {
 		t.Print()
 	}
-	if r := res.Randomized; r != nil {
-		o.Infof("%d weights and %d vectors randomized, %s numbers; %d constants of no known role kept", r.Weights, r.Vectors, groupDigits(int64(r.Values)), r.Kept)
+	for _, step := range res.Steps {
+		for _, n := range step.Notes {
+			o.Infof("%s: %s %s", step.Pass, groupDigits(n.Value), n.Name)
+		}
 	}
 	o.Infof("%d nodes, %d before", res.After, res.Before)
 	return nil
