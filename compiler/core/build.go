@@ -33,6 +33,10 @@ type Builder struct {
 // DefaultFoldLimit bounds what folding may add to a model's memory per node.
 const DefaultFoldLimit = 1 << 16
 
+// MaxEvaluated bounds the elements of one evaluated result: a few numbers in a
+// model must not be able to ask for all memory.
+const MaxEvaluated = 1 << 30
+
 // NewBuilder starts an empty core graph.
 func NewBuilder(name string) *Builder {
 	return &Builder{
@@ -231,6 +235,9 @@ func (b *Builder) fold(n *ir.Node, types []ir.Type) ([]*ir.Value, bool) {
 		s, _ := t.Static()
 		if b.FoldLimit >= 0 && tensor.Numel(s) > b.FoldLimit {
 			return nil, false
+		}
+		if tensor.Numel(s) > MaxEvaluated {
+			Fail("core %s: a result of %s is beyond what is evaluated", n.Op, tensor.ShapeString(s))
 		}
 		// A broadcast float stays a broadcast: lowering wants to see that it is
 		// constant along axes. Shapes are integers and must be known.

@@ -3,6 +3,7 @@ package onnx
 import (
 	"math"
 
+	"github.com/lathe-ml/lathe/compiler/core"
 	"github.com/lathe-ml/lathe/compiler/ir"
 	"github.com/lathe-ml/lathe/compiler/tensor"
 )
@@ -142,8 +143,8 @@ func expandRange(c *Ctx) {
 }
 
 func (c *Ctx) rangeLen(n float64) int {
-	if n != n || n > tensor.MaxElements {
-		c.Fail("the range has no end")
+	if n != n || n > core.MaxEvaluated {
+		c.Fail("a range of %v elements is beyond what is evaluated", n)
 	}
 	return int(max(n, 0))
 }

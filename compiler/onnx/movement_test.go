@@ -33,6 +33,8 @@ func TestShapeRows(t *testing.T) {
 		{name: "sizes that do not fit", op: "Reshape", opset: 13, in: []*tensor.Tensor{x, ints(5, -1)}},
 		{name: "squeeze of a larger axis", op: "Squeeze", opset: 13, in: []*tensor.Tensor{x, ints(0)}},
 		{name: "axis twice", op: "Unsqueeze", opset: 13, in: []*tensor.Tensor{x, ints(0, 0)}},
+		{name: "a range beyond all memory", op: "Range", opset: 11, in: []*tensor.Tensor{nums(tensor.I64, nil, 0), nums(tensor.I64, nil, 1<<50), nums(tensor.I64, nil, 1)}},
+		{name: "a constant beyond all memory", op: "ConstantOfShape", opset: 9, in: []*tensor.Tensor{ints(1<<20, 1<<15)}},
 		{name: "delta 0", op: "Range", opset: 11, in: []*tensor.Tensor{vec(0).Reshaped(), vec(1).Reshaped(), vec(0).Reshaped()}},
 	})
 }
