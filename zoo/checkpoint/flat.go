@@ -1,13 +1,19 @@
 package checkpoint
 
 import (
+	"path/filepath"
+	"strings"
+
 	"github.com/lathe-ml/lathe/compiler/weights"
 	"github.com/lathe-ml/lathe/zoo/checkpoint/atom"
 	"github.com/lathe-ml/lathe/zoo/checkpoint/dist"
 	"github.com/lathe-ml/lathe/zoo/checkpoint/weightfile"
 )
 
-func openFile(s weights.Store, name string) (*atom.Checkpoint, error) {
+func openFile(s weights.Store, place, name string) (*atom.Checkpoint, error) {
+	if strings.EqualFold(filepath.Ext(name), ".onnx") {
+		return weightfile.OpenONNX(s, place)
+	}
 	return weightfile.Open(s, name)
 }
 

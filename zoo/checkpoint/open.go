@@ -41,7 +41,7 @@ func Open(place string, o OpenOptions) (*atom.Checkpoint, error) {
 		if err != nil {
 			return nil, err
 		}
-		return keep(s, place)(openFile(s, filepath.Base(place)))
+		return keep(s, place)(openFile(s, place, filepath.Base(place)))
 	}
 	s, err := weights.OpenOS(place)
 	if err != nil {

@@ -27,6 +27,7 @@ type convertOptions struct {
 	shard    string
 	replicas string
 	lora     string
+	into     string
 	asTag    string
 	stages   []int
 	vocab    int64
@@ -68,6 +69,7 @@ becomes a universal checkpoint.`,
   lathe checkpoint convert run/ -o pytorch_model.bin
   lathe checkpoint convert base/ -o merged.safetensors --merge-lora adapter/
   lathe checkpoint convert run/ -o encoder.safetensors --only 'encoder\.' --rename 'encoder\.='
+  lathe checkpoint convert run/ --into model.onnx -o model.trained.onnx
   lathe checkpoint convert big/ -o big-universal/ --shard 2/8`,
 		Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, a []string) error { return o.convert(cmd, a[0]) },
@@ -79,6 +81,7 @@ becomes a universal checkpoint.`,
 	fs.StringVar(&o.maxShard, "max-shard-size", "", "largest file, such as 5GB (safetensors, torch, dcp)")
 	fs.StringVar(&o.dialect, "dialect", "auto", "universal form: auto, dict, or flat (DeepSpeed 0.14 and 0.15 load flat into ZeRO-3)")
 	fs.StringVar(&o.lora, "merge-lora", "", "PEFT adapter folder to merge into the weights")
+	fs.StringVar(&o.into, "into", "", "ONNX model whose initializers of the same names take the weights; -o names the new model")
 	fs.BoolVar(&o.dropTied, "drop-tied", false, "write tied weights under one name only")
 	return cmd
 }
@@ -172,6 +175,13 @@ func (o *convertOptions) write(cmd *cobra.Command, source string, t checkpoint.T
 	}
 	if err := o.edit.Apply(c); err != nil {
 		return err
+	}
+	if o.into != "" {
+		res, err := checkpoint.IntoONNX(c, o.into, o.out, o.run.Force)
+		if err != nil {
+			return err
+		}
+		return o.tell(c, res, time.Second)
 	}
 	t.Note = fmt.Sprintf("%+v %s", o.edit, o.lora)
 	ctx, cancel := o.context(cmd)

@@ -32,9 +32,32 @@ func (r *reader) zero3(rk *rank, parts []*part) error {
 		}
 	}
 	if r.c.Optim == nil {
-		r.carry(parts[0], "optimizer_state_dict", "fp32_flat_groups")
+		r.carry(parts[0], "fp32_flat_groups")
+		r.c.Optim.Set("optimizer_state_dict", slim(sub(parts[0].optim, "optimizer_state_dict")))
 	}
 	return nil
+}
+
+// slim is torch's optimizer dict without its sharded tensors: the loader of
+// universal checkpoints takes the step and the hyper-parameters from it.
+func slim(o *torch.Dict) *torch.Dict {
+	if o == nil {
+		return torch.NewDict()
+	}
+	states := torch.NewDict()
+	for _, kv := range sub(o, "state").Pairs() {
+		st := torch.NewDict()
+		d, _ := kv.Value.(*torch.Dict)
+		for _, x := range d.Pairs() {
+			if t, ok := x.Value.(*torch.Tensor); !ok || len(t.Shape) == 0 {
+				st.Set(x.Key, x.Value)
+			}
+		}
+		states.Set(kv.Key, st)
+	}
+	out := o.Copy()
+	out.Set("state", states)
+	return out
 }
 
 func (r *reader) zero3Part(rk *rank, p *part) error {
