@@ -306,6 +306,9 @@ func (r *resize) runNearest(c *Ctx, x *ir.Value) *ir.Value {
 		if done[a] != n || r.identity(a, n) {
 			continue
 		}
+		if r.out[a] < 0 || r.out[a] > core.MaxEvaluated {
+			c.Fail("an output size of %d", r.out[a])
+		}
 		idx := make([]int, r.out[a])
 		for i := range idx {
 			idx[i] = r.pick(a, i, n)
