@@ -29,10 +29,21 @@ func workType(d tensor.DType) tensor.DType {
 // heads turns [batch, sequence, heads·size] into [batch, heads, sequence, size].
 func (c *Ctx) heads(x *ir.Value, n int, what string) *ir.Value {
 	s := core.Shape(x)
+	if len(s) != 3 {
+		c.Fail("%s is %s, not of rank 3", what, x.Type)
+	}
 	if n < 1 || s[2]%n != 0 {
 		c.Fail("%s of width %d does not split into %d heads", what, s[2], n)
 	}
 	return c.B.Transpose(c.B.Reshape(x, s[0], s[1], n, s[2]/n), 0, 2, 1, 3)
+}
+
+// rank4 fails unless a value has four axes.
+func (c *Ctx) rank4(x *ir.Value, what string) *ir.Value {
+	if x.Rank() != 4 {
+		c.Fail("%s is %s, not of rank 4", what, x.Type)
+	}
+	return x
 }
 
 // merge is the inverse of heads.
@@ -121,7 +132,7 @@ func expandAttention(c *Ctx) {
 		if p.Rank() != 4 {
 			c.Fail("past_key has rank %d, needs 4", p.Rank())
 		}
-		a.past, a.hasPast = core.Shape(p)[2], true
+		a.past, a.hasPast = core.Shape(c.rank4(p, "past_key"))[2], true
 		a.k = b.Concat(2, p, a.k)
 	}
 	if p := c.Opt(5); p != nil {

@@ -90,6 +90,9 @@ func expandMultiHeadAttention(c *Ctx) {
 			c.Fail("%s is %s", what, x.Type)
 		}
 		if bias := c.Opt(3); bias != nil {
+			if bias.Rank() != 1 {
+				c.Fail("bias is %s, not a vector", bias.Type)
+			}
 			w := core.Shape(x)[2]
 			if from+w > tensor.Numel(core.Shape(bias)) {
 				c.Fail("bias %s is too short", bias.Type)
@@ -102,12 +105,14 @@ func expandMultiHeadAttention(c *Ctx) {
 	a.q, a.k, a.v = part(0, "query"), part(1, "key"), part(2, "value")
 	a.mask, a.bias = c.Opt(4), c.Opt(5)
 	if p := c.Opt(6); p != nil {
-		a.past = core.Shape(p)[2]
+		a.past = core.Shape(c.rank4(p, "past_key"))[2]
 		a.k = b.Concat(2, p, a.k)
 	}
 	if p := c.Opt(7); p != nil {
 		a.v = b.Concat(2, p, a.v)
 	}
+	c.rank4(a.k, "key")
+	c.rank4(a.v, "value")
 	y, scores := a.run(c, out)
 	c.Out(0, y)
 	c.Out(1, a.k)
@@ -144,6 +149,9 @@ func expandPackedAttention(c *Ctx) {
 	a.v = c.heads(b.SliceAxis(y, 2, sizes[0]+sizes[1], sizes[2]), n, "value")
 	a.mask, a.bias = c.Opt(3), c.Opt(5)
 	if p := c.Opt(4); p != nil { // [2, b, heads, past, d]
+		if p.Rank() != 5 {
+			c.Fail("past is %s, not of rank 5", p.Type)
+		}
 		a.past = core.Shape(p)[3]
 		a.k = b.Concat(2, b.Drop(b.SliceAxis(p, 0, 0, 1), 0), a.k)
 		a.v = b.Concat(2, b.Drop(b.SliceAxis(p, 0, 1, 1), 0), a.v)
@@ -168,6 +176,9 @@ func expandContribRotary(c *Ctx) {
 		c.Unsupported("packed batches or scaled positions")
 	}
 	s := core.Shape(x)
+	if len(s) != 3 && len(s) != 4 || c.In(2).Rank() != 2 || core.Shape(c.In(2))[1] == 0 {
+		c.Fail("input %s and caches %s do not fit", x.Type, c.In(2).Type)
+	}
 	batch, steps := s[0], s[1]
 	if x.Rank() == 4 {
 		steps = s[2]

@@ -45,8 +45,11 @@ func expandLinearAttention(c *Ctx) {
 		a.decay = b.Exp(split(4, kvh, "decay"))
 	}
 	if delta {
+		if c.In(5).Rank() == 0 {
+			c.Fail("beta is a scalar")
+		}
 		n := kvh
-		if core.Shape(c.In(5))[2] == 1 {
+		if s := core.Shape(c.In(5)); s[len(s)-1] == 1 {
 			n = 1
 		}
 		a.beta = split(5, n, "beta")

@@ -1,6 +1,7 @@
 package onnx
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/lathe-ml/lathe/compiler/core"
@@ -276,6 +277,13 @@ func (c *Ctx) masks(steps, batch int) []*ir.Value {
 	return out
 }
 
+// fits fails unless an operand that is given has a shape.
+func (c *Ctx) fits(what string, v *ir.Value, shape ...int) {
+	if v != nil && !slices.Equal(core.Shape(v), shape) {
+		c.Fail("%s is %s, not %s", what, v.Type, tensor.ShapeString(shape))
+	}
+}
+
 func expandRecurrent(c *Ctx, cl cell) {
 	b := c.B
 	x, out := c.In(0), c.In(0).DType()
@@ -300,6 +308,9 @@ func expandRecurrent(c *Ctx, cl cell) {
 		if v == nil || !batchFirst {
 			return v
 		}
+		if v.Rank() != 3 {
+			c.Fail("an operand of type %s, not of rank 3", v.Type)
+		}
 		return b.Transpose(v, 1, 0, 2)
 	}
 	x = swap(x)
@@ -309,22 +320,22 @@ func expandRecurrent(c *Ctx, cl cell) {
 		dirs = 2
 	}
 	steps, batch, hidden := core.Shape(x)[0], core.Shape(x)[1], core.Shape(r)[2]
-	if core.Shape(w)[0] != dirs || core.Shape(r)[0] != dirs || c.N.Int("hidden_size", hidden) != hidden {
+	if core.Shape(w)[0] != dirs || core.Shape(r)[0] != dirs || core.Shape(w)[1] != cl.gates*hidden || core.Shape(r)[1] != cl.gates*hidden || c.N.Int("hidden_size", hidden) != hidden {
 		c.Fail("weights %s and %s for direction %s and hidden_size %d", w.Type, r.Type, way, c.N.Int("hidden_size", hidden))
 	}
 	c.unroll(cl.name, steps)
 	acts := c.activations(cl.acts, dirs)
-	for _, i := range []int{3, 5, 6, 7} {
-		if v := c.Opt(i); v != nil && (v.Rank() < 2 || core.Shape(v)[0] != dirs && !(batchFirst && i > 4)) {
-			c.Fail("input %d is %s, for %d directions", i, v.Type, dirs)
-		}
-	}
 	bias, mask := load(3), c.masks(steps, batch)
 	initial := []*ir.Value{swap(load(5))}
 	var peep *ir.Value
 	if cl.states == 2 {
 		initial = append(initial, swap(load(6)))
 		peep = load(7)
+	}
+	c.fits("B", bias, dirs, 2*cl.gates*hidden)
+	c.fits("P", peep, dirs, 3*hidden)
+	for _, v := range initial {
+		c.fits("the initial state", v, dirs, batch, hidden)
 	}
 	at := func(v *ir.Value, k int) *ir.Value {
 		if v == nil {
