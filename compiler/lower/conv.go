@@ -52,8 +52,10 @@ func (l *lowerer) newTiled(n *ir.Node) *tiledConv {
 	blocks := func(n int) int { return (n + lanes - 1) / lanes }
 	c.icb, c.ocb = blocks(c.ic), blocks(c.oc)
 	switch g := geo.Groups; {
+	case g == 1 && c.oc*2 <= lanes && c.rowwiseFits(lanes):
+		c.rowwise = true
 	case g == 1 && c.oc*2 >= lanes:
-		c.planar = c.ic*2 < lanes
+		c.planar = c.ic < lanes
 		c.groupWidth = c.ocb
 	case g == c.ic && g == c.oc && g*2 >= lanes:
 		c.depthwise = true
@@ -321,24 +323,35 @@ func (t *convTile) tileAt(ob, tr, tw int, image, block, oh, ow *loop.Expr) []loo
 // epilogue computes what a tile does not do itself, from scratch to output.
 func (t *convTile) epilogue(ob, tr, tw int, image, block, oh, ow *loop.Expr) loop.Stmt {
 	k := t.k
-	o, p, l := k.fresh("o", ob), k.fresh("q", tr*tw), k.fresh("l", t.lanes)
-	ch := loop.Add(loop.Mul(loop.Add(block, loop.V(o)), t.lanes), loop.V(l))
+	o := k.fresh("o", ob)
+	// Where the points of a tile lie side by side, they and the lanes are one
+	// long vector loop.
+	p, l := k.fresh("p", tr*tw), k.fresh("l", t.lanes)
+	point, lane := loop.V(p), loop.V(l)
+	vars := []*loop.Var{o, p, l}
+	if tr == 1 {
+		v := k.fresh("v", tw*t.lanes)
+		point, lane = loop.Div(loop.V(v), t.lanes), loop.Mod(loop.V(v), t.lanes)
+		vars = []*loop.Var{o, v}
+	}
+	ch := loop.Add(loop.Mul(loop.Add(block, loop.V(o)), t.lanes), lane)
 	var idx []*loop.Expr
 	if t.flat {
-		at := loop.Add(ow, loop.V(p))
+		at := loop.Add(ow, point)
 		idx = []*loop.Expr{image, ch, loop.Div(at, t.Out[1]), loop.Mod(at, t.Out[1])}
 	} else {
-		idx = []*loop.Expr{image, ch, loop.Add(oh, loop.Div(loop.V(p), tw)), loop.Add(ow, loop.Mod(loop.V(p), tw))}
+		idx = []*loop.Expr{image, ch, loop.Add(oh, loop.Div(point, tw)), loop.Add(ow, loop.Mod(point, tw))}
 	}
-	held := loop.At(t.scratch, loop.Add(loop.Mul(loop.Add(loop.Mul(loop.V(o), tr*tw), loop.V(p)), t.lanes), loop.V(l)))
+	held := loop.At(t.scratch, loop.Add(loop.Mul(loop.Add(loop.Mul(loop.V(o), tr*tw), point), t.lanes), lane))
 	k.memo = map[string]*loop.Expr{}
 	k.over[t.p.last] = func([]*loop.Expr) *loop.Expr { return held }
 	val := k.access(t.g.root, idx)
 	delete(k.over, t.p.last)
 	val = loop.If(loop.Less(ch, loop.Int(t.oc)), val, loop.Number(tensor.F32, 0, 0))
 	store := &loop.Store{Buf: t.yb, Index: t.y.layout.offset(idx), Val: val}
-	body := loop.Nest([]*loop.Var{o, p, l}, []loop.LoopKind{loop.Serial, loop.Serial, loop.Vector}, store)
-	return body[0]
+	kinds := make([]loop.LoopKind, len(vars))
+	kinds[len(kinds)-1] = loop.Vector
+	return loop.Nest(vars, kinds, store)[0]
 }
 
 // packed lays the weights out in the order in which the tiles read them:

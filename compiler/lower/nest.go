@@ -18,6 +18,7 @@ type nest struct {
 	acc   tensor.DType
 	red   []int
 	lane  int // the output axis that runs in vector lanes; -1: the reduction does
+	chunk int // how many lanes; 0: as many as is good
 	steps func(k *kb, out, red []*loop.Expr) (guard, term *loop.Expr)
 }
 
@@ -99,6 +100,9 @@ func (k *kb) nestLanes(g *group, n nest, dst *place, out *loop.Buffer, shape []i
 			}
 		}
 	}
+	if n.chunk > 0 {
+		chunk = n.chunk
+	}
 	rest := slices.Clone(shape)
 	rest[n.lane] = (size + chunk - 1) / chunk
 	o := k.fresh("o", tensor.Numel(rest))
@@ -156,11 +160,15 @@ func (l *lowerer) emitReduce(g *group) error {
 			break
 		}
 	}
+	chunk := 0
+	if p := l.places[x]; p != nil && p.layout.L > 1 && !slices.Contains(axes, 1) && !slices.Contains(axes, 0) {
+		lane, chunk = 1, p.layout.L // channels lie side by side
+	}
 	fn := combine[r.Op]
 	if x.DType() == tensor.Bool {
 		fn = map[string]string{"reduce_max": "or", "reduce_sum": "or", "reduce_min": "and", "reduce_prod": "and"}[r.Op]
 	}
-	return l.emitNest(g, "reduce", nest{fn: fn, init: identity(r.Op, acc), acc: acc, red: red, lane: lane,
+	return l.emitNest(g, "reduce", nest{fn: fn, init: identity(r.Op, acc), acc: acc, red: red, lane: lane, chunk: chunk,
 		steps: func(k *kb, out, rd []*loop.Expr) (*loop.Expr, *loop.Expr) {
 			idx := slices.Clone(out)
 			for i, a := range axes {

@@ -15,6 +15,12 @@ import (
 func prepare(g *ir.Graph) (*ir.Graph, error) {
 	b := core.NewBuilder(g.Name)
 	r := &rebuild{b: b, to: map[*ir.Value]*ir.Value{}, uses: g.Uses(), from: map[*ir.Value]*ir.Value{}}
+	r.readers = map[*ir.Value][]*ir.Node{}
+	for _, n := range g.Nodes {
+		for _, v := range n.Inputs {
+			r.readers[v] = append(r.readers[v], n)
+		}
+	}
 	r.keepNarrow = slices.ContainsFunc(g.Nodes, func(n *ir.Node) bool {
 		return n.Op == "bitcast" && (narrow(n.Inputs[0].DType()) || narrow(n.Outputs[0].DType()))
 	})
@@ -81,10 +87,11 @@ func distinct(g *ir.Graph) {
 }
 
 type rebuild struct {
-	b    *core.Builder
-	to   map[*ir.Value]*ir.Value
-	from map[*ir.Value]*ir.Value // new value → the old one that it stands for
-	uses map[*ir.Value]int
+	b       *core.Builder
+	to      map[*ir.Value]*ir.Value
+	from    map[*ir.Value]*ir.Value // new value → the old one that it stands for
+	uses    map[*ir.Value]int
+	readers map[*ir.Value][]*ir.Node
 	// keepNarrow leaves float16 and bfloat16 as they are, where their bits are
 	// looked at.
 	keepNarrow bool
@@ -135,6 +142,8 @@ func (r *rebuild) node(n *ir.Node) {
 	switch {
 	case (n.Op == "conv" || core.Lookup(n.Op).Class == core.Window) && in[0].Rank() == 3:
 		outs = []*ir.Value{r.planar(n, in)}
+	case n.Op == "div" && in[0].DType() == tensor.F32 && r.reciprocal(n, in) != nil:
+		outs = []*ir.Value{r.reciprocal(n, in)}
 	case n.Op == "conv" || n.Op == "dot":
 		outs = []*ir.Value{r.quantized(n, in)}
 	case n.Op == "mul" && r.scaledConv(n, in) != nil:
@@ -171,6 +180,26 @@ func flatAttrs(n *ir.Node, replace ...any) []any {
 		out = append(out, a.Name, val)
 	}
 	return out
+}
+
+// reciprocal rewrites a division by a constant as a product: one rounding of
+// the factor, at most an ulp in the result, and many times faster. Where the
+// quotient is rounded to whole numbers afterwards the division stays, because
+// ties decide there.
+func (r *rebuild) reciprocal(n *ir.Node, in []*ir.Value) *ir.Value {
+	c, ok := scalarConst(in[1])
+	if !ok || c == 0 || math.IsInf(c, 0) || math.Abs(c) < 1e-30 || math.Abs(c) > 1e30 || in[0].Const != nil {
+		return nil
+	}
+	if f, _ := math.Frexp(math.Abs(c)); f != 0.5 {
+		for _, u := range r.readers[n.Outputs[0]] {
+			switch u.Op {
+			case "round", "floor", "ceil", "trunc", "cast", "mod", "fmod", "eq", "lt", "le":
+				return nil
+			}
+		}
+	}
+	return r.b.Mul(in[0], r.b.Scalar(tensor.F32, 1/c))
 }
 
 func castTo(n *ir.Node) tensor.DType {
