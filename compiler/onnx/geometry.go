@@ -39,6 +39,9 @@ func expandRoiAlign(c *Ctx) {
 	if c.Version >= 16 && c.OneOf("coordinate_transformation_mode", c.N.Str("coordinate_transformation_mode", "half_pixel"), "half_pixel", "output_half_pixel") == "half_pixel" {
 		r.shift = 0.5
 	}
+	if r.outH < 1 || r.outW < 1 {
+		c.Fail("an output of %d × %d bins", r.outH, r.outW)
+	}
 	n := core.Shape(rois)[0]
 	if n == 0 {
 		c.Out(0, b.Const(tensor.New(x.DType(), 0, s[1], r.outH, r.outW)))
