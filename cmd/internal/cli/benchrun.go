@@ -35,7 +35,7 @@ type local struct {
 }
 
 func (o *benchOptions) local(ctx context.Context, path string) (*local, error) {
-	e, m, err := openSubject(path, o.backend)
+	e, m, err := o.openSubject(path, o.backend)
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +97,7 @@ func (o *benchOptions) worker(ctx context.Context, backend, path string) (*remot
 		return nil, fmt.Errorf("cannot start a second process: %w", err)
 	}
 	argv := []string{workerName, path, "--backend", backend, "--threads", itoa(o.engine.threads),
-		"--seed", strconv.FormatUint(o.inputs.seed, 10), "--library", o.engine.peer, "--quiet"}
+		"--seed", strconv.FormatUint(o.inputs.seed, 10), "--library", o.engine.peer, "--reader", o.reader, "--quiet"}
 	if o.cacheFlag != "" {
 		argv = append(argv, "--cache-dir", o.cacheFlag)
 	}

@@ -113,7 +113,7 @@ func (o *compileOptions) run(ctx context.Context) error {
 	if err := o.replaceable(); err != nil {
 		return err
 	}
-	m, err := loadModel(o.model)
+	m, err := o.loadModel(o.model)
 	if err != nil {
 		return err
 	}

@@ -45,12 +45,12 @@ type difference struct {
 }
 
 func (o *diffOptions) run(pathA, pathB string) error {
-	a, err := loadModel(pathA)
+	a, err := o.loadModel(pathA)
 	if err != nil {
 		return err
 	}
 	defer a.Close()
-	b, err := loadModel(pathB)
+	b, err := o.loadModel(pathB)
 	if err != nil {
 		return err
 	}

@@ -87,7 +87,7 @@ type modelInfo struct {
 }
 
 func (o *inspectOptions) run() error {
-	m, err := loadModel(o.model)
+	m, err := o.loadModel(o.model)
 	if err != nil {
 		return err
 	}

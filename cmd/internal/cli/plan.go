@@ -41,7 +41,7 @@ func (o *planOptions) run(path string) error {
 	if !ok {
 		return unknownTarget(o.target)
 	}
-	m, err := loadModel(path)
+	m, err := o.loadModel(path)
 	if err != nil {
 		return err
 	}

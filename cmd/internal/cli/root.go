@@ -67,6 +67,7 @@ type factory struct {
 	cacheFlag  string
 	timeBudget time.Duration
 	progress   string
+	reader     string
 }
 
 const rootLong = `lathe compiles ONNX models to native artifacts for this CPU, runs them, proves
@@ -99,6 +100,7 @@ func newRootCmd(f *factory) *cobra.Command {
 	pf.BoolVarP(&f.Quiet, "quiet", "q", false, "say nothing but errors and warnings")
 	pf.BoolVarP(&f.Verbose, "verbose", "v", false, "say more")
 	pf.StringVar(&f.progress, "progress", "auto", "progress display: auto, bar, plain or none")
+	pf.StringVar(&f.reader, "reader", "lathe", "what reads ONNX files: lathe, or onnx-go for the models that it can read")
 	pf.IntVarP(&f.jobs, "jobs", "j", 0, "most threads used for lathe's own work (default all cores)")
 	pf.StringVar(&f.cacheFlag, "cache-dir", "", "folder for compiled kernels (default the user's cache folder, or LATHE_CACHE)")
 	pf.DurationVar(&f.timeBudget, "time-budget", 0, "stop after this time, such as 30s or 10m (exit code 8)")
@@ -125,6 +127,9 @@ func (f *factory) settle() error {
 		f.Mode = m
 	default:
 		return fault.New(fault.Usage, "unknown progress mode %q", f.progress).Hint("use auto, bar, plain or none")
+	}
+	if err := choice("reader", f.reader, sortedKeys(readers)...); err != nil {
+		return err
 	}
 	if f.jobs < 0 {
 		return fault.New(fault.Usage, "--jobs %d is negative", f.jobs)

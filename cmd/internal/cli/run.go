@@ -90,7 +90,7 @@ func (o *runOptions) run(ctx context.Context) error {
 	if err := o.checkOut(); err != nil {
 		return err
 	}
-	e, m, err := openSubject(o.model, o.resolveBackend(o.backend))
+	e, m, err := o.openSubject(o.model, o.resolveBackend(o.backend))
 	if err != nil {
 		return err
 	}

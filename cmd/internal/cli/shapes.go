@@ -13,6 +13,7 @@ import (
 	"github.com/lathe-ml/lathe/compiler/ir"
 	"github.com/lathe-ml/lathe/compiler/onnx"
 	"github.com/lathe-ml/lathe/compiler/onnxfile"
+	"github.com/lathe-ml/lathe/compiler/onnxfile/onnxgo"
 	"github.com/lathe-ml/lathe/internal/nearest"
 )
 
@@ -186,12 +187,22 @@ func parseShape(part string) (name string, dims []int, err error) {
 	return name, dims, nil
 }
 
+// readers are the ways to read a model file, by the name that --reader takes.
+var readers = map[string]func(path string) (*onnxfile.Model, error){
+	"lathe":   func(path string) (*onnxfile.Model, error) { return onnxfile.Read(path, onnxfile.Options{}) },
+	"onnx-go": onnxgo.Read,
+}
+
 // loadModel reads an ONNX file; a folder stands for the model.onnx in it.
-func loadModel(path string) (*onnxfile.Model, error) {
+func (f *factory) loadModel(path string) (*onnxfile.Model, error) {
 	if isDir(path) {
 		path = filepath.Join(path, "model.onnx")
 	}
-	return onnxfile.Read(path, onnxfile.Options{})
+	m, err := readers[f.reader](path)
+	if err == nil && m.Path == "" {
+		m.Path = path
+	}
+	return m, err
 }
 
 // feedShape is the shape of an input under the flags; open dimensions that

@@ -111,7 +111,7 @@ func (o *simplifyOptions) run(ctx context.Context) error {
 	if err := o.checkOut(); err != nil {
 		return err
 	}
-	m, err := loadModel(o.model)
+	m, err := o.loadModel(o.model)
 	if err != nil {
 		return err
 	}

@@ -23,13 +23,13 @@ func isArtifact(path string) bool {
 // openSubject resolves the argument of run, verify and bench: an artifact runs
 // itself, a model runs on the named engine. An artifact is given as a model
 // that has its inputs and outputs and no nodes.
-func openSubject(path, backendName string) (engine, *onnxfile.Model, error) {
+func (f *factory) openSubject(path, backendName string) (engine, *onnxfile.Model, error) {
 	if !isArtifact(path) {
 		e, err := findEngine(backendName)
 		if err != nil {
 			return engine{}, nil, err
 		}
-		m, err := loadModel(path)
+		m, err := f.loadModel(path)
 		return e, m, err
 	}
 	man, err := artifact.Read(path)

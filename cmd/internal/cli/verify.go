@@ -177,7 +177,7 @@ func (o *verifyOptions) report(rep *conformance.Report) error {
 // verifyModel compares one model with recorded outputs, or with a second
 // engine on the same inputs.
 func (o *verifyOptions) verifyModel(ctx context.Context) error {
-	e, m, err := openSubject(o.model, o.resolveBackend(o.backend))
+	e, m, err := o.openSubject(o.model, o.resolveBackend(o.backend))
 	if err != nil {
 		return err
 	}
@@ -247,7 +247,7 @@ func (o *verifyOptions) recordedArtifact(ctx context.Context, e engine, m *onnxf
 // model or artifact.
 func (o *verifyOptions) reference(e engine, m *onnxfile.Model) (engine, *onnxfile.Model, error) {
 	if _, err := os.Stat(o.against); err == nil {
-		ref, other, err := openSubject(o.against, "eval")
+		ref, other, err := o.openSubject(o.against, "eval")
 		return ref, other, err
 	}
 	ref, err := findEngine(o.against)

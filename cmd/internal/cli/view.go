@@ -42,7 +42,7 @@ func (o *viewOptions) run(path string) error {
 	if _, err := os.Stat(o.out); err == nil && !o.force {
 		return &atomicfile.ExistsError{Path: o.out}
 	}
-	m, err := loadModel(path)
+	m, err := o.loadModel(path)
 	if err != nil {
 		return err
 	}
