@@ -139,7 +139,7 @@ func equalMetadata(t *testing.T, got, golden string) {
 		if x, ok := b.(*torch.Dict); ok && filepath.Base(p) == "optimizer_state.pt" {
 			// DeepSpeed leaves a rank's whole shard in here for ZeRO-3.
 			x.Delete("fp32_flat_groups")
-			for i := range inner(x, "optimizer_state_dict", "state").Len() {
+			for i := range len(inner(x, "optimizer_state_dict", "state").Pairs()) {
 				v, _ := inner(x, "optimizer_state_dict", "state").Get(int64(i))
 				v.(*torch.Dict).Delete("exp_avg")
 				v.(*torch.Dict).Delete("exp_avg_sq")
