@@ -107,12 +107,38 @@ func sameShape(c *operands, n *ir.Node) *rewrite.Patch {
 	if n.In(0) == nil || len(n.Outputs) != 1 {
 		return nil
 	}
+	if c.changesNothing(n) {
+		return same(n, n.Inputs[0], "it leaves every size as it is")
+	}
 	in, ok1 := c.typ(n.Inputs[0])
 	out, ok2 := c.typ(n.Outputs[0])
 	if !ok1 || !ok2 || !equalShapes(in, out, slices.Contains(views, n.Op)) || !c.copies(n) {
 		return nil
 	}
 	return same(n, n.Inputs[0], "its operand has the shape "+in.String()+" already")
+}
+
+// changesNothing reports operands that leave any shape as it is.
+func (c *operands) changesNothing(n *ir.Node) bool {
+	every := func(i int, ok func(v int) bool) bool {
+		v, known := c.ints(n.In(i))
+		return known && !slices.ContainsFunc(v, func(x int) bool { return !ok(x) })
+	}
+	one := func(v int) bool { return v == 1 }
+	switch n.Op {
+	case "Tile":
+		return c.opset() >= 6 && every(1, one)
+	case "Expand":
+		r, ok := c.rank(n.Inputs[0])
+		s := c.Const(n.In(1))
+		return ok && s != nil && s.Len() <= r && every(1, one)
+	case "Pad":
+		return c.copies(n)
+	case "Slice":
+		return every(1, func(v int) bool { return v == 0 }) && every(2, func(v int) bool { return v >= math.MaxInt32 }) &&
+			(n.In(4) == nil || every(4, one))
+	}
+	return false
 }
 
 // equalShapes compares shapes; a view keeps the number of elements, so one open
