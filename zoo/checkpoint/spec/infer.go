@@ -3,6 +3,7 @@ package spec
 import (
 	"regexp"
 	"slices"
+	"strings"
 )
 
 // Shard is what one tensor-parallel rank holds of a parameter, for proposals.
@@ -21,7 +22,18 @@ var vocabNames = regexp.MustCompile(`(word_embeddings|embed_tokens|wte|tok_embed
 
 var normNames = regexp.MustCompile(`(?i)(norm|ln_\w+|layernorm)[^.]*\.(weight|bias)$`)
 
-var digitRun = regexp.MustCompile(`\d+`)
+// generalize quotes a name; parts that are numbers match any number.
+func generalize(name string) string {
+	parts := strings.Split(name, ".")
+	for i, p := range parts {
+		if p != "" && strings.Trim(p, "0123456789") == "" {
+			parts[i] = `\d+`
+		} else {
+			parts[i] = regexp.QuoteMeta(p)
+		}
+	}
+	return strings.Join(parts, `\.`)
+}
 
 // Infer proposes rules from names and shards. What the ranks hold decides where
 // it can: equal shards are replicas, and a bias whose weight is cut along its
@@ -31,7 +43,7 @@ func Infer(shards []Shard) *Spec {
 	s := &Spec{}
 	lists := map[string][]string{}
 	add := func(kind, name string) {
-		p := `^` + digitRun.ReplaceAllString(regexp.QuoteMeta(name), `\d+`) + `$`
+		p := `^` + generalize(name) + `$`
 		if !slices.Contains(lists[kind], p) {
 			lists[kind] = append(lists[kind], p)
 		}

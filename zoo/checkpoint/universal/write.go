@@ -81,7 +81,7 @@ func Plan(c *atom.Checkpoint, o Options) ([]engine.File, error) {
 		}
 	}
 	files = append(files, torchFile(c, path.Join(o.Folder, "zero", "optimizer_state.pt"), 0, func(torchfile.Fills) (torch.Value, error) {
-		return optimizerState(c), nil
+		return optimizerState(c, o.Dialect), nil
 	}))
 	if len(extra) > 0 || !listsShapes(c) {
 		files = append(files, extraFile(c, extra, path.Join(o.Folder, Extra)))
@@ -170,7 +170,7 @@ func metadata(p *atom.Param) *torch.Dict {
 
 // optimizerState is zero/optimizer_state.pt: the global state of the optimizer
 // and the hyper-parameters of its groups, without the sharded tensors.
-func optimizerState(c *atom.Checkpoint) *torch.Dict {
+func optimizerState(c *atom.Checkpoint, dialect Dialect) *torch.Dict {
 	d := torch.NewDict()
 	if c.Optim != nil {
 		d = c.Optim.Copy()
@@ -180,6 +180,21 @@ func optimizerState(c *atom.Checkpoint) *torch.Dict {
 		groups.Items = append(groups.Items, g)
 	}
 	d.Set("param_groups", groups)
+	if _, ok := d.Get("optimizer_state_dict"); dialect == Flat && !ok {
+		// ZeRO-3's loader looks for the step and the hyper-parameters in here.
+		states := torch.NewDict()
+		for g := range c.Groups {
+			st := torch.NewDict()
+			for _, p := range c.Params {
+				if p.Group == g && p.Step != nil {
+					st.Set("step", p.Step)
+					break
+				}
+			}
+			states.Set(int64(g), st)
+		}
+		d.Set("optimizer_state_dict", torch.NewDict("state", states, "param_groups", groups))
+	}
 	return d
 }
 
