@@ -253,7 +253,43 @@ func Less(a, b *Expr) *Expr {
 	case lo >= 0:
 		return False()
 	}
+	if q, m, ok := coarser(d); ok {
+		a, b = q, m
+	}
 	return &Expr{Kind: Call, Type: tensor.Bool, Fn: "lt", Args: []*Expr{a, b}}
+}
+
+// coarser drops what cannot decide whether d < 0: with d = k·q + r − k·m and r
+// in [0,k), d < 0 just where q < m. A condition on channels becomes one on
+// channel blocks, the same for all lanes.
+func coarser(d *Expr) (q, m *Expr, ok bool) {
+	l := decompose(d)
+	for _, t := range l.terms {
+		k := t.coef
+		if k < 2 || l.c%k != 0 {
+			continue
+		}
+		var rest linear
+		whole := linear{}
+		for _, u := range l.terms {
+			if u.coef%k == 0 {
+				whole.terms = append(whole.terms, term{u.atom, u.coef / k})
+			} else {
+				rest.terms = append(rest.terms, u)
+			}
+		}
+		if lo, hi := Range(rest.expr()); len(rest.terms) > 0 && lo >= 0 && hi < k {
+			return whole.expr(), Int(int(-l.c / k)), true
+		}
+	}
+	return nil, nil, false
+}
+
+// Divides reports whether an expression has quotients or remainders of indices.
+func Divides(e *Expr) bool {
+	found := false
+	e.Walk(func(x *Expr) { found = found || x.Kind == Call && (x.Fn == "idiv" || x.Fn == "imod") })
+	return found
 }
 
 // Within is lo ≤ e < hi.

@@ -321,19 +321,25 @@ func (t *convTile) tileAt(ob, tr, tw int, image, block, oh, ow *loop.Expr) []loo
 }
 
 // epilogue computes what a tile does not do itself, from scratch to output.
+// Where the points of a tile lie side by side and nothing depends on the
+// channel, they and the lanes are one long vector loop.
 func (t *convTile) epilogue(ob, tr, tw int, image, block, oh, ow *loop.Expr) loop.Stmt {
-	k := t.k
-	o := k.fresh("o", ob)
-	// Where the points of a tile lie side by side, they and the lanes are one
-	// long vector loop.
-	p, l := k.fresh("p", tr*tw), k.fresh("l", t.lanes)
-	point, lane := loop.V(p), loop.V(l)
-	vars := []*loop.Var{o, p, l}
+	o := t.k.fresh("o", ob)
 	if tr == 1 {
-		v := k.fresh("v", tw*t.lanes)
-		point, lane = loop.Div(loop.V(v), t.lanes), loop.Mod(loop.V(v), t.lanes)
-		vars = []*loop.Var{o, v}
+		v := t.k.fresh("v", tw*t.lanes)
+		s := t.element(o, 1, tw, loop.Div(loop.V(v), t.lanes), loop.Mod(loop.V(v), t.lanes), image, block, oh, ow)
+		if !loop.Divides(s.Val) && !loop.Divides(s.Index) {
+			return loop.Nest([]*loop.Var{o, v}, []loop.LoopKind{loop.Serial, loop.Vector}, s)[0]
+		}
 	}
+	p, l := t.k.fresh("p", tr*tw), t.k.fresh("l", t.lanes)
+	s := t.element(o, tr, tw, loop.V(p), loop.V(l), image, block, oh, ow)
+	return loop.Nest([]*loop.Var{o, p, l}, []loop.LoopKind{loop.Serial, loop.Serial, loop.Vector}, s)[0]
+}
+
+// element stores one lane of one point.
+func (t *convTile) element(o *loop.Var, tr, tw int, point, lane, image, block, oh, ow *loop.Expr) *loop.Store {
+	k := t.k
 	ch := loop.Add(loop.Mul(loop.Add(block, loop.V(o)), t.lanes), lane)
 	var idx []*loop.Expr
 	if t.flat {
@@ -348,10 +354,7 @@ func (t *convTile) epilogue(ob, tr, tw int, image, block, oh, ow *loop.Expr) loo
 	val := k.access(t.g.root, idx)
 	delete(k.over, t.p.last)
 	val = loop.If(loop.Less(ch, loop.Int(t.oc)), val, loop.Number(tensor.F32, 0, 0))
-	store := &loop.Store{Buf: t.yb, Index: t.y.layout.offset(idx), Val: val}
-	kinds := make([]loop.LoopKind, len(vars))
-	kinds[len(kinds)-1] = loop.Vector
-	return loop.Nest(vars, kinds, store)[0]
+	return &loop.Store{Buf: t.yb, Index: t.y.layout.offset(idx), Val: val}
 }
 
 // packed lays the weights out in the order in which the tiles read them:
