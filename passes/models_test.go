@@ -149,6 +149,9 @@ func TestModels(t *testing.T) {
 	r := peer(t)
 	for _, c := range models(t) {
 		t.Run(c.Name, func(t *testing.T) {
+			if testing.Short() && strings.HasPrefix(c.Name, "light/") {
+				t.Skip("hundreds of megabytes of random weights; left out by -short")
+			}
 			m := read(t, c.Model)
 			in := tensors(t, m, c)
 			var want []*ir.Data
