@@ -195,7 +195,7 @@ func factors(r *rand.Rand, n int) []int {
 
 // TestUnflattenInvertsFlatten holds that an index, made flat and split again,
 // is the index, without a quotient left; and that splitting for another shape
-// keeps the position.
+// keeps the position, as an expression where that shape has two axes.
 func TestUnflattenInvertsFlatten(t *testing.T) {
 	for seed := range uint64(500) {
 		r := rand.New(rand.NewPCG(seed, 3))
@@ -214,9 +214,14 @@ func TestUnflattenInvertsFlatten(t *testing.T) {
 			}
 		}
 		back := loop.Flatten(loop.Unflatten(flat, other), other)
-		if back.Key() != flat.Key() {
+		if len(other) <= 2 && back.Key() != flat.Key() {
 			t.Fatalf("seed %d: %v through %v: %s became %s", seed, shape, other, flat.Key(), back.Key())
 		}
+		everywhere(vars, func(at env) {
+			if x, y := value(t, flat, at), value(t, back, at); x != y {
+				t.Fatalf("seed %d: %v through %v: %d became %d (%s)", seed, shape, other, x, y, back.Key())
+			}
+		})
 	}
 }
 
@@ -236,7 +241,7 @@ func TestSimplifies(t *testing.T) {
 		{"constants meet", loop.Add(loop.Add(vi, loop.Int(3)), loop.Int(-3)), "i"},
 		{"(4i+j)/4 = i", loop.Div(ij, 4), "i"},
 		{"(4i+j) mod 4 = j", loop.Mod(ij, 4), "j"},
-		{"(4i+j)/2 keeps what 2 divides", loop.Div(ij, 2), "add(idiv(j,2),mul(i,2))"},
+		{"(4i+j)/2 keeps what 2 divides", loop.Div(ij, 2), "add(mul(i,2),idiv(j,2))"},
 		{"a common factor goes", loop.Div(loop.Add(loop.Mul(vc, 6), loop.Int(4)), 8), "idiv(add(mul(c,3),2),4)"},
 		{"quotient and remainder join", loop.Add(loop.Mul(loop.Div(vc, 7), 7), loop.Mod(vc, 7)), "c"},
 		{"quotients of quotients", loop.Div(loop.Div(vc, 2), 3), "idiv(c,6)"},
