@@ -2,6 +2,7 @@ package checkpoint
 
 import (
 	"context"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -194,5 +195,26 @@ func TestOutputs(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(dir, "dry")); err == nil {
 		t.Error("a dry run wrote something")
+	}
+}
+
+// TestTwoRunsAtOnce refuses a second process on one output; a lock that a dead
+// process left does not count.
+func TestTwoRunsAtOnce(t *testing.T) {
+	src := open(t, filepath.Join(casesDir(t), "z1_dp2_fp32", "source"), OpenOptions{})
+	dir := t.TempDir()
+	host, _ := os.Hostname()
+	lock := filepath.Join(dir, ".out.lathe-lock-1of1")
+	for _, c := range []struct {
+		pid  int
+		want fault.Kind
+	}{{os.Getppid(), fault.Usage}, {1 << 22, fault.Internal}} {
+		if err := os.WriteFile(lock, fmt.Appendf(nil, "%d %s\n", c.pid, host), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		_, err := Convert(context.Background(), src, filepath.Join(dir, "out"), Target{Format: Universal}, RunOptions{})
+		if (err == nil) != (c.want == fault.Internal) || err != nil && fault.KindOf(err) != c.want {
+			t.Errorf("lock of process %d: %v", c.pid, err)
+		}
 	}
 }

@@ -3,7 +3,8 @@
 // with the places of their elements), targets plan files from atoms, the engine
 // copies.
 //
-// It must not know commands or terminals. Reading order: open.go (what a path
-// is), convert.go (targets, the partial output and its rename), compare.go
-// (verify and diff), select.go (rename, subset, drop, cast), lora.go.
+// It must not know commands or terminals. Reading order: open.go and flat.go
+// (what a path is), target.go and convert.go (the work), place.go (the partial
+// output and its rename), compare.go (verify and diff), inspect.go, select.go
+// (rename, subset, drop), lora.go, onnx.go.
 package checkpoint

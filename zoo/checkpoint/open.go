@@ -37,6 +37,9 @@ func Open(place string, o OpenOptions) (*atom.Checkpoint, error) {
 		return nil, err
 	}
 	if !st.IsDir() {
+		if place, err = filepath.EvalSymlinks(place); err != nil {
+			return nil, err
+		}
 		s, err := weights.OpenOS(filepath.Dir(place))
 		if err != nil {
 			return nil, err
@@ -62,7 +65,11 @@ func keep(s *weights.OS, place string) func(*atom.Checkpoint, error) (*atom.Chec
 				}
 				return nil, err
 			}
-			return nil, fault.New(fault.BadModel, "%w", err).InFile(place)
+			f := fault.New(fault.BadModel, "%w", err).InFile(place)
+			if strings.Contains(err.Error(), "escapes") {
+				return nil, f.Hint("links that lead out of the folder are not followed (the cache of Hugging Face has such): copy it with cp -rL")
+			}
+			return nil, f
 		}
 		c.Keep(s)
 		return c, nil
