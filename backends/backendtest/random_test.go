@@ -8,6 +8,7 @@ import (
 
 	"github.com/lathe-ml/lathe/backends/cpu"
 	"github.com/lathe-ml/lathe/backends/interp"
+	"github.com/lathe-ml/lathe/backends/portable"
 	"github.com/lathe-ml/lathe/backends/toolchain"
 	"github.com/lathe-ml/lathe/compiler"
 	"github.com/lathe-ml/lathe/compiler/backend"
@@ -36,7 +37,7 @@ func backwards() backend.Backend {
 
 // TestRandomGraphs compares the evaluator with every backend.
 func TestRandomGraphs(t *testing.T) {
-	backends := []backend.Backend{interp.Backend(), backwards(), cpu.Backend()}
+	backends := []backend.Backend{interp.Backend(), backwards(), portable.Backend(), cpu.Backend()}
 	_, noCC := toolchain.Find("")
 	o := Options{CacheDir: t.TempDir()}
 	for s := *seed; s < *seed+uint64(*graphs); s++ {

@@ -204,7 +204,7 @@ func (g *generator) cast(x *ir.Value) (*ir.Value, float64) {
 	if !g.r.Exact {
 		return nil, 0
 	}
-	types := []tensor.DType{tensor.I32, tensor.I64, tensor.F64, tensor.F32, tensor.U8, tensor.I8, tensor.Bool, tensor.F16, tensor.BF16}
+	types := []tensor.DType{tensor.I32, tensor.I64, tensor.F64, tensor.F32, tensor.U8, tensor.I8, tensor.Bool}
 	d := types[g.rng.IntN(len(types))]
 	y := g.b.Cast(x, d)
 	back := tensor.F32
