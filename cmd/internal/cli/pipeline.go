@@ -7,13 +7,17 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/lathe-ml/lathe/backends/cpu"
+	"github.com/lathe-ml/lathe/backends/interp"
 	"github.com/lathe-ml/lathe/compiler"
 	"github.com/lathe-ml/lathe/compiler/backend"
 	"github.com/lathe-ml/lathe/compiler/conformance"
 	"github.com/lathe-ml/lathe/compiler/fault"
+	"github.com/lathe-ml/lathe/compiler/ir"
 	"github.com/lathe-ml/lathe/compiler/onnx"
 	"github.com/lathe-ml/lathe/compiler/onnxfile"
 	"github.com/lathe-ml/lathe/compiler/program"
+	"github.com/lathe-ml/lathe/compiler/tensor"
 )
 
 // lowered is a model on its way to an artifact.
@@ -57,6 +61,12 @@ func (f *factory) objectCache() (string, error) {
 	return filepath.Join(dir, "objects"), nil
 }
 
+// compiledBackends are the backends that run core graphs, by engine name.
+var compiledBackends = map[string]func() backend.Backend{
+	"interp": interp.Backend,
+	"cpu":    cpu.Backend,
+}
+
 // prepareCompiled makes an engine of a backend: the model is compiled for the
 // shapes of its inputs and opened from a temporary folder.
 func prepareCompiled(b backend.Backend) func(context.Context, *factory, engineOptions, *onnxfile.Model, *conformance.Set) (*session, error) {
@@ -69,22 +79,30 @@ func prepareCompiled(b backend.Backend) func(context.Context, *factory, engineOp
 		if err != nil {
 			return nil, err
 		}
-		t, err := b.Target("")
+		q, err := prepareGraph(ctx, f, b, x.Graph, in, o.threads)
 		if err != nil {
 			return nil, err
 		}
-		p, err := compiler.Program(x.Graph, t)
-		if err != nil {
-			return nil, err
-		}
-		ses, done, err := openProgram(ctx, f, b, p, t, o.threads)
-		if err != nil {
-			return nil, err
-		}
-		q := compiledSession(ses, in, done)
 		q.bound = bound
 		return q, nil
 	}
+}
+
+// prepareGraph compiles a core graph and opens it on its inputs.
+func prepareGraph(ctx context.Context, f *factory, b backend.Backend, g *ir.Graph, in []*tensor.Tensor, threads int) (*session, error) {
+	t, err := b.Target("")
+	if err != nil {
+		return nil, err
+	}
+	p, err := compiler.Program(g, t)
+	if err != nil {
+		return nil, err
+	}
+	ses, done, err := openProgram(ctx, f, b, p, t, threads)
+	if err != nil {
+		return nil, err
+	}
+	return compiledSession(ses, in, done), nil
 }
 
 // openProgram opens a program directly where the backend can, else by building

@@ -31,6 +31,7 @@ type verifyOptions struct {
 	peers     string
 	summary   bool
 	allowSkip bool
+	perNode   bool
 }
 
 func newVerifyCmd(f *factory) *cobra.Command {
@@ -53,7 +54,8 @@ Exit codes: 5 if any case fails, 0 if none does.`,
 		Example: `  lathe verify --testdata cases/node --backend eval
   lathe verify --testdata cases/node --backend core --json
   lathe verify model.onnx --backend core --against peer --dim N=1
-  lathe verify model.onnx --testdata test_data_set_0`,
+  lathe verify model.onnx --testdata test_data_set_0
+  lathe verify model.onnx --backend cpu --per-node --input test_data_set_0`,
 		Args: args(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			if len(a) == 1 {
@@ -76,6 +78,7 @@ Exit codes: 5 if any case fails, 0 if none does.`,
 	fl.StringVar(&o.peers, "peers", "", "table of other implementations' results, for --summary")
 	fl.BoolVar(&o.summary, "summary", false, "print counts by operator family and by reason of refusal instead of cases")
 	fl.BoolVar(&o.allowSkip, "allow-skip", false, "a model check that could not be made is no failure")
+	fl.BoolVar(&o.perNode, "per-node", false, "compare every node's outputs with the reference evaluator")
 	fl.StringVar(&o.engine.peer, "peer", "", "path of ONNX Runtime's library (default: looked for)")
 	fl.IntVar(&o.engine.threads, "threads", 1, "threads that the backend runs with")
 	o.shapes.register(cmd)
@@ -182,6 +185,9 @@ func (o *verifyOptions) verifyModel(ctx context.Context) error {
 		return err
 	}
 	defer m.Close()
+	if o.perNode {
+		return o.nodes(ctx, e, m)
+	}
 	if o.testdata != "" {
 		return o.recorded(ctx, e, m)
 	}
