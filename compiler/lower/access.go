@@ -39,7 +39,7 @@ func (k *kb) param(b *program.Buf, out bool) *loop.Buffer {
 		p.Out = p.Out || out
 		return p
 	}
-	p := &loop.Buffer{Name: fmt.Sprintf("p%d", len(k.params)), Type: b.Type, Len: b.Len, Out: out}
+	p := &loop.Buffer{Name: fmt.Sprintf("arg%d", len(k.params)), Type: b.Type, Len: b.Len, Out: out}
 	k.byBuf[b] = p
 	k.params = append(k.params, p)
 	k.args = append(k.args, b)

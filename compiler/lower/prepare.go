@@ -140,6 +140,10 @@ func (r *rebuild) node(n *ir.Node) {
 	}
 	var outs []*ir.Value
 	switch {
+	case n.Op == "transpose":
+		outs = []*ir.Value{r.transpose(in[0], n.Ints("perm"))}
+	case r.sunk(n, in) != nil:
+		outs = []*ir.Value{r.sunk(n, in)}
 	case (n.Op == "conv" || core.Lookup(n.Op).Class == core.Window) && in[0].Rank() == 3:
 		outs = []*ir.Value{r.planar(n, in)}
 	case n.Op == "div" && in[0].DType() == tensor.F32 && r.reciprocal(n, in) != nil:
