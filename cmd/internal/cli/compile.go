@@ -14,6 +14,7 @@ import (
 
 	"github.com/lathe-ml/lathe/backends/artifact"
 	"github.com/lathe-ml/lathe/backends/cpu"
+	"github.com/lathe-ml/lathe/backends/portable"
 	"github.com/lathe-ml/lathe/compiler/backend"
 	"github.com/lathe-ml/lathe/compiler/fault"
 	"github.com/lathe-ml/lathe/compiler/onnx"
@@ -39,7 +40,8 @@ type compileOptions struct {
 
 // targets are the backends that make artifacts, by the name that --target takes.
 var targets = map[string]func() backend.Backend{
-	"cpu": cpu.Backend,
+	"cpu":      cpu.Backend,
+	"portable": portable.Backend,
 }
 
 func newCompileCmd(f *factory) *cobra.Command {
@@ -56,6 +58,7 @@ Shapes are fixed when code is made: dimensions with names are bound by --dim,
 		Example: `  lathe compile mobilenet.onnx -o mobilenet --dim N=1
   lathe compile model.onnx -o out --input-shapes x:1x3x224x224 --threads 2
   lathe compile model.onnx -o out --cpu x86-64-v3 --keep-source
+  lathe compile model.onnx -o out --target portable
   lathe compile model.onnx --dry-run --json`,
 		Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, a []string) error {
@@ -67,7 +70,7 @@ Shapes are fixed when code is made: dimensions with names are bound by --dim,
 	}
 	fl := cmd.Flags()
 	fl.StringVarP(&o.out, "output", "o", "", "folder that is written")
-	fl.StringVar(&o.target, "target", "cpu", "what is made: cpu")
+	fl.StringVar(&o.target, "target", "cpu", "what is made: cpu, native code; portable, a program that lathe itself runs, without a C compiler")
 	fl.StringVar(&o.cpu, "cpu", "native", "CPU that code is made for: native or a level such as x86-64-v3")
 	fl.IntVar(&o.threads, "threads", 1, "threads that the artifact starts with")
 	fl.StringVar(&o.name, "name", "", "prefix of the C functions (default: the file's name)")

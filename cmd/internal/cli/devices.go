@@ -25,7 +25,9 @@ func newDevicesCmd(f *factory) *cobra.Command {
 		Example: "  lathe devices\n  lathe devices --json",
 		Args:    args(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
-			list := []device{hostCPU()}
+			host := hostCPU()
+			portable := device{Target: "portable", Name: "pure Go", Arch: host.Arch, Cores: host.Cores, Features: []string{}}
+			list := []device{host, portable}
 			if f.json {
 				return f.JSON(list)
 			}

@@ -3,13 +3,13 @@ package cli
 import (
 	"context"
 	"os"
-	"slices"
 	"strings"
 
 	"github.com/lathe-ml/lathe/backends/cpu"
 	"github.com/lathe-ml/lathe/backends/dylib"
 	"github.com/lathe-ml/lathe/backends/interp"
 	"github.com/lathe-ml/lathe/backends/ort"
+	"github.com/lathe-ml/lathe/backends/portable"
 	"github.com/lathe-ml/lathe/backends/toolchain"
 	"github.com/lathe-ml/lathe/compiler/conformance"
 	"github.com/lathe-ml/lathe/compiler/core"
@@ -55,10 +55,7 @@ func (f *factory) resolveBackend(name string) string {
 	if err == nil && dylib.Supported {
 		return "cpu"
 	}
-	fallback := "eval"
-	if slices.Contains(engineNames(), "portable") {
-		fallback = "portable"
-	}
+	const fallback = "portable"
 	why := "this build cannot load libraries"
 	if err != nil {
 		why = err.Error()
@@ -72,6 +69,7 @@ var engines = []engine{
 	{"eval", "reference evaluator, node by node", prepareEval},
 	{"core", "expanded to core ops with static shapes, then evaluated", prepareCore},
 	{"interp", "compiled to kernels, whose loops are interpreted with every access checked", prepareCompiled(interp.Backend())},
+	{"portable", "pure Go, without a C compiler", prepareCompiled(portable.Backend())},
 	{"cpu", "native code for this CPU", prepareCompiled(cpu.Backend())},
 	{"peer", "ONNX Runtime " + ort.Version, preparePeer},
 }

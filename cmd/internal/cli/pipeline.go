@@ -9,6 +9,7 @@ import (
 
 	"github.com/lathe-ml/lathe/backends/cpu"
 	"github.com/lathe-ml/lathe/backends/interp"
+	"github.com/lathe-ml/lathe/backends/portable"
 	"github.com/lathe-ml/lathe/compiler"
 	"github.com/lathe-ml/lathe/compiler/backend"
 	"github.com/lathe-ml/lathe/compiler/conformance"
@@ -63,8 +64,9 @@ func (f *factory) objectCache() (string, error) {
 
 // compiledBackends are the backends that run core graphs, by engine name.
 var compiledBackends = map[string]func() backend.Backend{
-	"interp": interp.Backend,
-	"cpu":    cpu.Backend,
+	"interp":   interp.Backend,
+	"portable": portable.Backend,
+	"cpu":      cpu.Backend,
 }
 
 // prepareCompiled makes an engine of a backend: the model is compiled for the

@@ -30,7 +30,7 @@ that cannot be compiled is refused with every op that is not known.`,
 		Args: args(cobra.ExactArgs(1)),
 		RunE: func(_ *cobra.Command, a []string) error { return o.run(a[0]) },
 	}
-	cmd.Flags().StringVar(&o.target, "target", "cpu", "what would be made: cpu")
+	cmd.Flags().StringVar(&o.target, "target", "cpu", "what would be made: cpu or portable")
 	cmd.Flags().StringVar(&o.cpu, "cpu", "native", "CPU that code would be made for")
 	o.shapes.register(cmd)
 	return cmd
