@@ -162,6 +162,8 @@ func (p *printer) call(e *loop.Expr) string {
 		return p.quotient(e, args)
 	case e.Fn == "clamp":
 		return "clamp_index(" + strings.Join(args, ", ") + ")"
+	case (e.Fn == "max" || e.Fn == "min") && in.IsFloat() && e.Args[1].Kind == loop.Const && !math.IsNaN(e.Args[1].F):
+		s = e.Fn + "c_" + in.String() + "(" + args[0] + ", " + args[1] + ")"
 	default:
 		s = e.Fn + "_" + in.String() + "(" + strings.Join(args, ", ") + ")"
 	}

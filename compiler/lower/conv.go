@@ -107,7 +107,7 @@ func (l *lowerer) emitTiledConv(g *group) (bool, error) {
 	}
 	if dst.layout.L != l.o.Lanes { // an output: computed in blocks, then copied
 		lay := Layout{Shape: g.root.Static(), L: l.o.Lanes}
-		blocked := &place{l.newBuf(g.root.Name+"·blocks", tensor.F32, lay.Len()), lay}
+		blocked := &place{l.newBuf(g.root.Name+"·blocks", g.root.DType(), lay.Len()), lay}
 		l.places[g.root] = blocked
 		if err := l.conv(c, g, blocked); err != nil {
 			return true, err
@@ -324,31 +324,27 @@ func (t *convTile) tileAt(ob, tr, tw int, image, block, oh, ow *loop.Expr) []loo
 // Where the points of a tile lie side by side and nothing depends on the
 // channel, they and the lanes are one long vector loop.
 func (t *convTile) epilogue(ob, tr, tw int, image, block, oh, ow *loop.Expr) loop.Stmt {
-	o := t.k.fresh("o", ob)
-	if tr == 1 {
-		v := t.k.fresh("v", tw*t.lanes)
-		s := t.element(o, 1, tw, loop.Div(loop.V(v), t.lanes), loop.Mod(loop.V(v), t.lanes), image, block, oh, ow)
-		if !loop.Divides(s.Val) && !loop.Divides(s.Index) {
-			return loop.Nest([]*loop.Var{o, v}, []loop.LoopKind{loop.Serial, loop.Vector}, s)[0]
-		}
+	o, r := t.k.fresh("o", ob), t.k.fresh("r", tr)
+	v := t.k.fresh("v", tw*t.lanes)
+	s := t.element(o, r, tr, tw, loop.Div(loop.V(v), t.lanes), loop.Mod(loop.V(v), t.lanes), image, block, oh, ow)
+	if !loop.Divides(s.Val) && !loop.Divides(s.Index) {
+		return loop.Nest([]*loop.Var{o, r, v}, []loop.LoopKind{loop.Serial, loop.Serial, loop.Vector}, s)[0]
 	}
-	p, l := t.k.fresh("p", tr*tw), t.k.fresh("l", t.lanes)
-	s := t.element(o, tr, tw, loop.V(p), loop.V(l), image, block, oh, ow)
-	return loop.Nest([]*loop.Var{o, p, l}, []loop.LoopKind{loop.Serial, loop.Serial, loop.Vector}, s)[0]
+	c, l := t.k.fresh("c", tw), t.k.fresh("l", t.lanes)
+	s = t.element(o, r, tr, tw, loop.V(c), loop.V(l), image, block, oh, ow)
+	return loop.Nest([]*loop.Var{o, r, c, l}, []loop.LoopKind{loop.Serial, loop.Serial, loop.Serial, loop.Vector}, s)[0]
 }
 
 // element stores one lane of one point.
-func (t *convTile) element(o *loop.Var, tr, tw int, point, lane, image, block, oh, ow *loop.Expr) *loop.Store {
+func (t *convTile) element(o, r *loop.Var, tr, tw int, col, lane, image, block, oh, ow *loop.Expr) *loop.Store {
 	k := t.k
 	ch := loop.Add(loop.Mul(loop.Add(block, loop.V(o)), t.lanes), lane)
-	var idx []*loop.Expr
+	idx := []*loop.Expr{image, ch, loop.Add(oh, loop.V(r)), loop.Add(ow, col)}
 	if t.flat {
-		at := loop.Add(ow, point)
-		idx = []*loop.Expr{image, ch, loop.Div(at, t.Out[1]), loop.Mod(at, t.Out[1])}
-	} else {
-		idx = []*loop.Expr{image, ch, loop.Add(oh, loop.Div(point, tw)), loop.Add(ow, loop.Mod(point, tw))}
+		idx[2], idx[3] = loop.Div(idx[3], t.Out[1]), loop.Mod(idx[3], t.Out[1])
 	}
-	held := loop.At(t.scratch, loop.Add(loop.Mul(loop.Add(loop.Mul(loop.V(o), tr*tw), point), t.lanes), lane))
+	point := loop.Add(loop.Add(loop.Mul(loop.V(o), tr*tw), loop.Mul(loop.V(r), tw)), col)
+	held := loop.At(t.scratch, loop.Add(loop.Mul(point, t.lanes), lane))
 	k.memo = map[string]*loop.Expr{}
 	k.over[t.p.last] = func([]*loop.Expr) *loop.Expr { return held }
 	val := k.access(t.g.root, idx)

@@ -104,6 +104,8 @@ FN u8 max_bool(u8 a, u8 b) { return a | b; }
 #define REAL(T, C, S) \
   FN C max_##T(C a, C b) { C m = a > b ? a : b; return a != a ? a : m; } \
   FN C min_##T(C a, C b) { C m = a < b ? a : b; return a != a ? a : m; } \
+  FN C maxc_##T(C a, C c) { return c > a ? c : a; } /* c is no NaN */ \
+  FN C minc_##T(C a, C c) { return c < a ? c : a; } \
   FN u8 isnan_##T(C a) { return (u8)(a != a); } \
   FN C sign_##T(C a) { return a > 0 ? (C)1 : a < 0 ? (C)-1 : a; } \
   FN C abs_##T(C a) { return __builtin_fabs##S(a); } \
