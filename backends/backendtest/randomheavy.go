@@ -208,10 +208,8 @@ func (g *generator) cast(x *ir.Value) (*ir.Value, float64) {
 	d := types[g.rng.IntN(len(types))]
 	y := g.b.Cast(x, d)
 	back := tensor.F32
-	if d == tensor.I32 || d == tensor.F64 {
-		if g.rng.IntN(2) == 0 {
-			return y, g.bound[x]
-		}
+	if d != tensor.Bool && g.rng.IntN(2) == 0 {
+		return y, g.bound[x]
 	}
 	return g.b.Cast(y, back), max(g.bound[x], 256)
 }

@@ -93,11 +93,14 @@ func (x *exec) stmt(s loop.Stmt) {
 	case *loop.For:
 		x.loop(s)
 	case *loop.Store:
+		typed("buffer "+s.Buf.Name, s.Buf.Type, s.Val)
 		i := x.eval(s.Index).I
 		x.store(s.Buf, i, x.eval(s.Val))
 	case *loop.Set:
+		typed("register "+s.Reg.Name, s.Reg.Type, s.Val)
 		x.regs[s.Reg] = x.eval(s.Val)
 	case *loop.Accum:
+		typed("register "+s.Reg.Name, s.Reg.Type, s.Val)
 		old, ok := x.regs[s.Reg]
 		if !ok {
 			fail("register %s is accumulated into before it is set", s.Reg.Name)
@@ -118,6 +121,13 @@ func (x *exec) stmt(s loop.Stmt) {
 		x.tile(s)
 	default:
 		fail("a statement of type %T is not known", s)
+	}
+}
+
+// typed rejects a statement that gives a value of another type than its target.
+func typed(what string, want tensor.DType, e *loop.Expr) {
+	if e.Type != want {
+		fail("%s of type %s is given %s: %s", what, want, e.Type, e.Key())
 	}
 }
 

@@ -138,6 +138,13 @@ func run(list []stmt, f *frame) {
 	}
 }
 
+// typed rejects a statement that gives a value of another type than its target.
+func typed(what string, want tensor.DType, e *loop.Expr) {
+	if e.Type != want {
+		reject("%s of type %s is given %s: %s", what, want, e.Type, e.Key())
+	}
+}
+
 func (b *builder) stmt(s loop.Stmt) stmt {
 	switch s := s.(type) {
 	case *loop.For:
@@ -145,6 +152,7 @@ func (b *builder) stmt(s loop.Stmt) stmt {
 	case *loop.Store:
 		return b.store(s)
 	case *loop.Set:
+		typed("register "+s.Reg.Name, s.Reg.Type, s.Val)
 		b.begin(s.Val)
 		return b.assign(s.Reg, b.value(s.Val))
 	case *loop.Accum:
@@ -203,6 +211,7 @@ func (b *builder) assign(r *loop.Reg, v val) stmt {
 }
 
 func (b *builder) accum(a *loop.Accum) stmt {
+	typed("register "+a.Reg.Name, a.Reg.Type, a.Val)
 	b.begin(a.Val)
 	v, s := b.value(a.Val), b.register(a.Reg)
 	d := a.Reg.Type
@@ -215,6 +224,7 @@ func (b *builder) accum(a *loop.Accum) stmt {
 }
 
 func (b *builder) store(s *loop.Store) stmt {
+	typed("buffer "+s.Buf.Name, s.Buf.Type, s.Val)
 	b.begin(s.Index, s.Val)
 	at, v, q := b.index(s.Index), b.value(s.Val), b.buffer(s.Buf)
 	switch d := s.Buf.Type; d {

@@ -184,6 +184,7 @@ func write[T any](p place, of func(f *frame) []T, v func(f *frame, lo, n int, ds
 }
 
 func (b *builder) laneStore(s *loop.Store) lanes {
+	typed("buffer "+s.Buf.Name, s.Buf.Type, s.Val)
 	b.begin(s.Index, s.Val)
 	q, p, v := b.buffer(s.Buf), b.place(s.Index), b.slice(s.Val)
 	ints := func(put func(f *frame, lo, n int, x []int64)) lanes {

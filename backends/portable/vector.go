@@ -114,9 +114,11 @@ func (b *builder) laneStmt(s loop.Stmt) lanes {
 	case *loop.Store:
 		return b.laneStore(s)
 	case *loop.Set:
+		typed("register "+s.Reg.Name, s.Reg.Type, s.Val)
 		b.begin(s.Val)
 		return b.laneSet(s.Reg, b.slice(s.Val))
 	case *loop.Accum:
+		typed("register "+s.Reg.Name, s.Reg.Type, s.Val)
 		if _, private := b.lane.private[s.Reg]; private {
 			e := loop.Fn(s.Fn, loop.R(s.Reg), s.Val)
 			b.begin(e)

@@ -1,0 +1,131 @@
+package interp
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/lathe-ml/lathe/compiler/loop"
+	"github.com/lathe-ml/lathe/compiler/program"
+	"github.com/lathe-ml/lathe/compiler/tensor"
+)
+
+func buffer(name string, n int, out bool) *loop.Buffer {
+	return &loop.Buffer{Name: name, Type: tensor.F32, Len: n, Out: out}
+}
+
+// runKernel runs one kernel on inputs; the last parameter is the output.
+func runKernel(k *loop.Kernel, in ...[]float32) ([]float32, error) {
+	p := &program.Program{Kernels: []*loop.Kernel{k}}
+	var args []*program.Buf
+	var ts []*tensor.Tensor
+	for i, v := range in {
+		b := &program.Buf{Name: k.Params[i].Name, Where: program.Input, Type: tensor.F32, Len: len(v), Index: i}
+		args = append(args, b)
+		p.Inputs = append(p.Inputs, program.Port{Name: b.Name, Type: b.Type, Shape: []int{len(v)}, Buf: b})
+		ts = append(ts, tensor.Of(v, len(v)))
+	}
+	q := k.Params[len(in)]
+	b := &program.Buf{Name: q.Name, Where: program.Output, Type: tensor.F32, Len: q.Len}
+	p.Outputs = []program.Port{{Name: q.Name, Type: tensor.F32, Shape: []int{q.Len}, Buf: b}}
+	p.Steps = []program.Step{{Kernel: k, Args: append(args, b)}}
+	s, err := New(p, Options{})
+	if err != nil {
+		return nil, err
+	}
+	out := tensor.New(tensor.F32, q.Len)
+	return tensor.As[float32](out), s.Run(ts, []*tensor.Tensor{out})
+}
+
+// TestTile: two vectors of two lanes for two points, two reduction loops, a
+// bias, a sum and a bound, against values worked out by hand.
+//
+//	W = 1 2 | 3 4 | 5 6 | 7 8     step k: lanes o0, then o1, so WO = 2, WStep 4
+//	X = 1 10 100 1000             point p reads X[p + 2k]
+//	o0p0 = (1,2)·1 + (5,6)·100 = (501, 602)      + bias (1, 2) = (502, 604)
+//	o0p1 = (1,2)·10 + (5,6)·1000 = (5010, 6020)              → (5011, 6022)
+//	o1p0 = (3,4)·1 + (7,8)·100 = (703, 804)      + bias (3, 4) = (706, 808)
+//	o1p1 = (3,4)·10 + (7,8)·1000 = (7030, 8040)              → (7033, 8044)
+func TestTile(t *testing.T) {
+	x, w, b, a, s := buffer("x", 4, false), buffer("w", 8, false), buffer("b", 4, false), buffer("a", 8, false), buffer("s", 8, true)
+	tile := &loop.Tile{OB: 2, P: 2, L: 2, X: x, W: w, B: b, S: s, XAt: loop.Int(0), WAt: loop.Int(0), BAt: loop.Int(0), SAt: loop.Int(0),
+		XP: []int{0, 1}, WO: 2, SO: 4, SP: []int{0, 2}, Red: []loop.Red{{N: 1, XStep: 50, WStep: 50}, {N: 2, XStep: 2, WStep: 4}}}
+	k := &loop.Kernel{Family: "tile", Params: []*loop.Buffer{x, w, b, a, s}, Body: []loop.Stmt{tile}}
+	in := [][]float32{{1, 10, 100, 1000}, {1, 2, 3, 4, 5, 6, 7, 8}, {1, 2, 3, 4}, {-500, 0, 0, 0, -1000, 0, 0, 1}}
+	check := func(what string, want []float32) {
+		t.Helper()
+		got, err := runKernel(k, in...)
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		for i := range want {
+			if got[i] != want[i] {
+				t.Errorf("%s: %v, want %v", what, got, want)
+				return
+			}
+		}
+	}
+	check("sums", []float32{502, 604, 5011, 6022, 706, 808, 7033, 8044})
+	tile.Add, tile.AddAt, tile.AO, tile.AP = a, loop.Int(0), 4, []int{0, 2}
+	check("added", []float32{2, 604, 5011, 6022, -294, 808, 7033, 8045})
+	tile.Act = "relu"
+	check("relu", []float32{2, 604, 5011, 6022, 0, 808, 7033, 8045})
+	tile.Act, tile.Lo, tile.Hi = "clip", 10, 6000
+	check("clip", []float32{10, 604, 5011, 6000, 10, 808, 6000, 6000})
+	tile.Red[1].N = 3 // X[4] is outside
+	if _, err := runKernel(k, in...); err == nil || !strings.Contains(err.Error(), "load w[8], which has 8 elements") {
+		t.Errorf("a tile that reads outside its weights: %v", err)
+	}
+}
+
+// TestTileLanes: a depthwise tile. X is a vector that moves with the lanes:
+// s[p][l] = Σ_k W[2k + l]·X[p + 2k + l]
+//
+//	p0: l0 = 1·1 + 3·3 = 10, l1 = 2·2 + 4·4 = 20
+//	p1: l0 = 1·2 + 3·4 = 14, l1 = 2·3 + 4·5 = 26
+func TestTileLanes(t *testing.T) {
+	x, w, s := buffer("x", 5, false), buffer("w", 4, false), buffer("s", 4, true)
+	tile := &loop.Tile{OB: 1, P: 2, L: 2, X: x, W: w, S: s, XAt: loop.Int(0), WAt: loop.Int(0), SAt: loop.Int(0),
+		XP: []int{0, 1}, SP: []int{0, 2}, Red: []loop.Red{{N: 2, XStep: 2, WStep: 2}}, Lanes: true}
+	k := &loop.Kernel{Family: "tile", Params: []*loop.Buffer{x, w, s}, Body: []loop.Stmt{tile}}
+	got, err := runKernel(k, []float32{1, 2, 3, 4, 5}, []float32{1, 2, 3, 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []float32{10, 20, 14, 26} {
+		if got[i] != want {
+			t.Errorf("element %d is %v, want %v", i, got[i], want)
+		}
+	}
+}
+
+// TestFindsWrongKernels holds that what the IR forbids is an error, not a
+// number.
+func TestFindsWrongKernels(t *testing.T) {
+	x, y := buffer("x", 4, false), buffer("y", 4, true)
+	v := &loop.Var{Name: "i", N: 4}
+	r := &loop.Reg{Name: "r", Type: tensor.F32}
+	over := func(s loop.Stmt) []loop.Stmt { return []loop.Stmt{&loop.For{Var: v, Body: []loop.Stmt{s}}} }
+	for _, c := range []struct {
+		name string
+		body []loop.Stmt
+		want string
+	}{
+		{"load past the end", over(&loop.Store{Buf: y, Index: loop.V(v), Val: loop.At(x, loop.Add(loop.V(v), loop.Int(1)))}), "load x[4], which has 4 elements"},
+		{"store before the beginning", over(&loop.Store{Buf: y, Index: loop.Sub(loop.V(v), loop.Int(2)), Val: loop.At(x, loop.V(v))}), "store y[-2], which has 4 elements"},
+		{"store to an input", over(&loop.Store{Buf: x, Index: loop.V(v), Val: loop.Number(tensor.F32, 1, 0)}), "store to x, which is not an output"},
+		{"unset register", over(&loop.Store{Buf: y, Index: loop.V(v), Val: loop.R(r)}), "register r is read before it is set"},
+		{"wrong type", over(&loop.Store{Buf: y, Index: loop.V(v), Val: loop.V(v)}), "of type f32 is given i64"},
+		{"variable outside its loop", []loop.Stmt{&loop.Store{Buf: y, Index: loop.V(v), Val: loop.Number(tensor.F32, 1, 0)}}, "loop variable i is read outside its loop"},
+	} {
+		_, err := runKernel(&loop.Kernel{Family: "wrong", Params: []*loop.Buffer{x, y}, Body: c.body}, []float32{1, 2, 3, 4})
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", c.name, err, c.want)
+		}
+	}
+	// The untaken side of a choice may be outside.
+	guarded := loop.If(loop.Less(loop.V(v), loop.Int(3)), loop.At(x, loop.Add(loop.V(v), loop.Int(1))), loop.Number(tensor.F32, 9, 0))
+	got, err := runKernel(&loop.Kernel{Family: "guarded", Params: []*loop.Buffer{x, y}, Body: over(&loop.Store{Buf: y, Index: loop.V(v), Val: guarded})}, []float32{1, 2, 3, 4})
+	if err != nil || got[0] != 2 || got[3] != 9 {
+		t.Errorf("guarded load: %v, %v", got, err)
+	}
+}
