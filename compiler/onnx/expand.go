@@ -30,6 +30,29 @@ type expander struct {
 	env    map[*ir.Value]*Val
 	outer  *expander
 	uses   map[*ir.Value]int // set in evaluation: values are dropped after their last use
+	spent  int               // nodes expanded so far; counted in the outermost
+}
+
+// maxExpanded bounds the nodes that unrolling may make: three nested loops of
+// a legal trip count would make a billion.
+const maxExpanded = 1 << 20
+
+// spend counts a node that is expanded.
+func (x *expander) spend() *fault.Error {
+	for x.outer != nil {
+		x = x.outer
+	}
+	if x.spent++; x.spent > maxExpanded && x.b.FoldLimit >= 0 {
+		return fault.New(fault.Unsupported, "unrolling loops makes more than %d nodes", maxExpanded).Hint("use the reference evaluator")
+	}
+	return nil
+}
+
+func domainName(d string) string {
+	if d = canonical(d); d == "" {
+		return "ai.onnx"
+	}
+	return d
 }
 
 func (x *expander) value(v *ir.Value) *Val {
@@ -71,6 +94,13 @@ func (x *expander) node(n *ir.Node) error {
 	row, version := Lookup(n.Domain, n.Op, opset)
 	if row == nil {
 		return refuse("op %s is not known", n.FullOp()).Hint("lathe plan MODEL lists what a model needs; fold or replace the node")
+	}
+	if last := newest[canonical(n.Domain)]; opset > last {
+		return refuse("opset %d of domain %s is newer than %d, the newest that is known", opset, domainName(n.Domain), last).
+			Hint("export the model for opset %d or older", last)
+	}
+	if err := x.spend(); err != nil {
+		return err.AtNode(n.Label(), n.FullOp())
 	}
 	if version == 0 {
 		if opset == 0 && canonical(n.Domain) != "" {

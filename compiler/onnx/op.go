@@ -26,6 +26,10 @@ type opKey struct{ domain, name string }
 
 var table = map[opKey]*Op{}
 
+// newest is the latest opset version of each domain that the rows describe. What
+// a later one means is not known, even where it changed nothing.
+var newest = map[string]int{}
+
 func init() {
 	families = allFamilies()
 	for _, f := range families {
@@ -39,6 +43,7 @@ func init() {
 				panic("BUG: ONNX op " + o.Name + " has bad since-versions")
 			}
 			table[k] = o
+			newest[o.Domain] = max(newest[o.Domain], o.Since[len(o.Since)-1])
 		}
 	}
 }
