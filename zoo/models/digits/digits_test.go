@@ -50,7 +50,7 @@ func load(t *testing.T) (*onnxfile.Model, *Model) {
 
 // firstSteps is the checksum of the weights after the first steps of the
 // recipe: the part of "bit for bit" that every test run checks.
-const firstSteps = "UNSET"
+const firstSteps = "440756190d98789e829f86d741b6d743355e6738122841bb6568b8ce0b34bbd7"
 
 func TestFirstSteps(t *testing.T) {
 	h := sha256.New()
@@ -185,7 +185,7 @@ func TestPeer(t *testing.T) {
 }
 
 // TestGradients compares the gradients with central differences. The network
-// computes in float32, so the step is large and the bound loose; what is
+// computes in float32, and a step may cross a kink of ReLU, so the bound is loose; what is
 // summed wrong, or left out, is off by much more.
 func TestGradients(t *testing.T) {
 	src := NewSource(9)
@@ -203,7 +203,7 @@ func TestGradients(t *testing.T) {
 		worst, norm := 0.0, 0.0
 		for j := range 40 {
 			i := j * len(ws[k]) / 40
-			const h = 1e-2
+			const h = 2e-4
 			old := ws[k][i]
 			ws[k][i] = old + h
 			up := loss()
