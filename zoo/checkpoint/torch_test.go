@@ -37,16 +37,18 @@ var torchNames = map[tensor.DType]string{
 	tensor.I64: "int64", tensor.I32: "int32", tensor.U8: "uint8", tensor.Bool: "bool",
 }
 
-// TestTorchLoadsWhatWeWrite converts every recorded case to the universal,
-// native and consolidated forms; torch.load reads each file and finds the same
+// TestTorchLoadsWhatWeWrite converts every recorded case to the native and
+// consolidated forms, and some to the universal one; torch.load reads each file and finds the same
 // tensors as our own reader.
 func TestTorchLoadsWhatWeWrite(t *testing.T) {
 	py := python(t)
 	root := casesDir(t)
 	dir := t.TempDir()
-	for _, name := range caseNames(t) {
+	for i, name := range caseNames(t) {
 		src := open(t, filepath.Join(root, name, "source"), OpenOptions{})
-		convert(t, src, filepath.Join(dir, name, "universal"), Target{Format: Universal})
+		if i%4 == 0 || name == "z1_tp2_dp2_mpu" || name == "z3_dp2_fp32" { // 120 small files each
+			convert(t, src, filepath.Join(dir, name, "universal"), Target{Format: Universal})
+		}
 		convert(t, src, filepath.Join(dir, name, "native"), Target{Format: DeepSpeed, Layout: deepspeed.Layout{DP: src.Topology.DP * 2}})
 		convert(t, src, filepath.Join(dir, name, "all.bin"), Target{Format: Torch, File: "all.bin"})
 	}

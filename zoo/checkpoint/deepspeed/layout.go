@@ -218,6 +218,9 @@ func (t *target) starts() ([]int, error) {
 	for _, p := range t.params {
 		last = max(last, layerOf(p.Name))
 	}
+	if last > maxRanks {
+		return nil, unsupported("a parameter is of layer %d", last)
+	}
 	weights := make([]int64, last+1)
 	for _, p := range t.params {
 		if p.Kind != atom.Trained {

@@ -81,11 +81,19 @@ func (r *reader) firstModel() *torch.Dict {
 	return torch.NewDict()
 }
 
+// maxRanks is more ranks than any machine has, and few enough to list.
+const maxRanks = 1 << 17
+
 func (r *reader) degrees(mps int, zero3 bool) error {
 	t, first := &r.c.Topology, r.firstModel()
 	highest := 0
 	for _, m := range r.c.Models {
 		highest = max(highest, m.TP)
+	}
+	for _, key := range []string{"mp_world_size", "dp_world_size"} {
+		if n, ok := number(first, key); ok && n > maxRanks {
+			return bad(r.c.Folder, "%s is %d, which is no number of ranks", key, n)
+		}
 	}
 	mpWorld := mps
 	if n, ok := number(first, "mp_world_size"); ok && n > 0 {
@@ -102,7 +110,9 @@ func (r *reader) degrees(mps int, zero3 bool) error {
 	t.PP = 1
 	if d := sub(first, "checkpoint_parallel_dimensions"); d != nil {
 		pp, _ := number(d, "pp_degree")
-		t.PP = max(int(pp), 1)
+		if t.PP = max(int(pp), 1); pp > maxRanks {
+			return bad(r.c.Folder, "pp_degree is %d, which is no number of stages", pp)
+		}
 	} else if t.Pipe {
 		tp := 0
 		for _, f := range r.files.layer {
@@ -113,6 +123,9 @@ func (r *reader) degrees(mps int, zero3 bool) error {
 		}
 		t.PP = mpWorld / tp
 	}
+	if mpWorld > maxRanks {
+		return bad(r.c.Folder, "a file name has model-parallel rank %d", mpWorld-1)
+	}
 	if mpWorld%t.PP != 0 {
 		return bad(r.c.Folder, "%d model-parallel ranks are not a multiple of %d pipeline stages", mpWorld, t.PP)
 	}
@@ -120,6 +133,9 @@ func (r *reader) degrees(mps int, zero3 bool) error {
 	t.DP = 1
 	for _, f := range append(slices.Clone(r.files.optim), r.files.model3...) {
 		t.DP = max(t.DP, f.b+1)
+	}
+	if t.DP > maxRanks {
+		return bad(r.c.Folder, "a file name has data-parallel rank %d", t.DP-1)
 	}
 	// Third-party scripts write 0 here.
 	if n, ok := number(first, "dp_world_size"); ok && int(n) > t.DP {

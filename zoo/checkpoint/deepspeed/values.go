@@ -77,11 +77,26 @@ func shapes(v torch.Value) (names []string, out [][]int64, err error) {
 }
 
 func shape(v torch.Value) ([]int64, error) {
-	if s, ok := v.(torch.Size); ok {
-		return atom.Dims(s), nil
+	s, ok := v.(torch.Size)
+	dims := atom.Dims(s)
+	if !ok {
+		var err error
+		if dims, err = spec.Integers(v); err != nil {
+			return nil, err
+		}
 	}
-	return spec.Integers(v)
+	n := int64(1)
+	for _, d := range dims {
+		if d < 0 || d > 0 && n > maxElements/d {
+			return nil, fmt.Errorf("shape %v is not possible", dims)
+		}
+		n *= max(d, 1)
+	}
+	return dims, nil
 }
+
+// maxElements is more than any parameter has, and far from overflow.
+const maxElements = 1 << 48
 
 // stage reads zero_stage: an int, or a member of ZeroStageEnum that was pickled
 // by value (class, int) or by name (getattr).

@@ -66,6 +66,9 @@ func (t *target) findExperts() error {
 		return unsupported("%d expert-parallel ranks do not divide %d data-parallel ranks", e.ep, t.l.DP)
 	}
 	for prefix, n := range e.count {
+		if n > maxRanks {
+			return unsupported("%s has expert %d", prefix, n-1)
+		}
 		if n%e.ep != 0 {
 			return unsupported("%d experts of %s cannot be shared evenly by %d expert-parallel ranks", n, prefix, e.ep)
 		}

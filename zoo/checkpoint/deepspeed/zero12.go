@@ -238,6 +238,9 @@ func (r *reader) group12(rk *rank, g int, parts []*part) error {
 	if g < len(parts[0].counts) && parts[0].counts[g] > 0 {
 		count = parts[0].counts[g]
 	}
+	if count > maxRanks {
+		return fmt.Errorf("partition_count of group %d is %d", g, count)
+	}
 	if dp := r.c.Topology.DP; count < dp {
 		return r.expertGroup(rk, g, parts, count)
 	}
