@@ -253,11 +253,12 @@ func library(imp string) string {
 	return ""
 }
 
-// TestNoInit holds that nothing is wired by being linked. The rows of core ops
-// fill themselves in init because Go's initialization order allows nothing else.
+// TestNoInit holds that nothing is wired by being linked. The two op tables
+// fill themselves in init because their rows refer to code that looks rows up,
+// and Go's initialization order allows nothing else.
 func TestNoInit(t *testing.T) {
 	for _, f := range source(t) {
-		if f.dir == "compiler/core" {
+		if f.dir == "compiler/core" || f.path == "compiler/onnx/op.go" {
 			continue
 		}
 		for _, d := range f.ast.Decls {

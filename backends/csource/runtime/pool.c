@@ -1,7 +1,9 @@
-/* A pool of threads: a region is split into equal ranges; workers spin for a
-   short while after a region and then sleep. One region runs at a time; a
-   caller that finds the pool busy runs its region alone. */
+/* A pool of threads. A region is cut into chunks that the caller and the
+   workers take one by one, so that a worker which the system has put aside
+   delays nobody. Workers spin for a short while after a region and then sleep.
+   One region runs at a time; a caller that finds the pool busy runs alone. */
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 
 typedef void (*region_fn)(void *const *args, i64 lo, i64 hi);
@@ -12,17 +14,20 @@ typedef void (*region_fn)(void *const *args, i64 lo, i64 hi);
 __thread char *lathe_scratch;
 
 static struct {
-  char *scratch;         /* of the caller; each worker has its own behind it */
   pthread_t id[MAX_THREADS];
   int threads;           /* the caller included */
   int started;
-  atomic_uint epoch;     /* counts regions; odd changes wake workers */
-  atomic_int left;       /* workers still busy */
-  atomic_int sleepers;
-  atomic_int stop;
+  /* The number of the region in the upper half, its next chunk in the lower:
+     a chunk is taken by an exchange that fails if the region has changed, so
+     what was read of it before is what it was. */
+  _Atomic u64 ticket;
+  _Atomic u32 done;      /* chunks finished */
+  atomic_int sleepers, stop;
   region_fn fn;
   void *const *args;
+  char *scratch;         /* of the caller; each worker has its own behind it */
   i64 n;
+  u32 chunks;
   pthread_mutex_t region, sleep;
   pthread_cond_t wake;
 } pool = {.threads = LATHE_THREADS, .region = PTHREAD_MUTEX_INITIALIZER, .sleep = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
@@ -35,34 +40,44 @@ static inline void relax(void) {
 #endif
 }
 
-static void share(int t) {
-  i64 lo = pool.n * t / pool.threads, hi = pool.n * (t + 1) / pool.threads;
-  if (lo < hi) pool.fn(pool.args, lo, hi);
-}
-
-static void *worker(void *arg) {
-  int t = (int)(intptr_t)arg;
-  unsigned seen = 0;
+/* Takes chunks of the current region until there are none. */
+static void work(int t) {
   for (;;) {
-    int spin = 0;
-    while (atomic_load_explicit(&pool.epoch, memory_order_acquire) == seen) {
-      if (++spin < SPIN) { relax(); continue; }
-      pthread_mutex_lock(&pool.sleep);
-      atomic_fetch_add(&pool.sleepers, 1);
-      while (atomic_load(&pool.epoch) == seen) pthread_cond_wait(&pool.wake, &pool.sleep);
-      atomic_fetch_sub(&pool.sleepers, 1);
-      pthread_mutex_unlock(&pool.sleep);
-    }
-    seen++;
-    if (atomic_load(&pool.stop)) return 0;
-    lathe_scratch = pool.scratch + (size_t)t * LATHE_SCRATCH;
-    share(t);
-    atomic_fetch_sub_explicit(&pool.left, 1, memory_order_release);
+    u64 s = atomic_load_explicit(&pool.ticket, memory_order_acquire);
+    region_fn fn = pool.fn;
+    void *const *args = pool.args;
+    char *scratch = pool.scratch;
+    i64 n = pool.n, c = (i64)(u32)s, chunks = pool.chunks;
+    if (c >= chunks) return;
+    if (!atomic_compare_exchange_weak(&pool.ticket, &s, s + 1)) continue;
+    if (t) lathe_scratch = scratch + (size_t)t * LATHE_SCRATCH;
+    fn(args, n * c / chunks, n * (c + 1) / chunks);
+    atomic_fetch_add_explicit(&pool.done, 1, memory_order_release);
   }
 }
 
-static void kick(void) {
-  atomic_fetch_add(&pool.epoch, 1);
+static u32 current(void) { return (u32)(atomic_load_explicit(&pool.ticket, memory_order_acquire) >> 32); }
+
+static void *worker(void *arg) {
+  u32 seen = 0;
+  for (;;) {
+    for (int spin = 0; current() == seen; ) {
+      if (++spin < SPIN) { relax(); continue; }
+      pthread_mutex_lock(&pool.sleep);
+      atomic_fetch_add(&pool.sleepers, 1);
+      while (current() == seen) pthread_cond_wait(&pool.wake, &pool.sleep);
+      atomic_fetch_sub(&pool.sleepers, 1);
+      pthread_mutex_unlock(&pool.sleep);
+    }
+    seen = current();
+    if (atomic_load(&pool.stop)) return 0;
+    work((int)(intptr_t)arg);
+  }
+}
+
+/* Publishes a region: what it consists of must be written before. */
+static void publish(void) {
+  atomic_store(&pool.ticket, ((u64)current() + 1) << 32);
   if (atomic_load(&pool.sleepers)) {
     pthread_mutex_lock(&pool.sleep);
     pthread_cond_broadcast(&pool.wake);
@@ -72,12 +87,13 @@ static void kick(void) {
 
 static void stop_workers(void) {
   if (!pool.started) return;
+  pool.chunks = 0;
   atomic_store(&pool.stop, 1);
-  kick();
+  publish();
   for (int t = 1; t < pool.started; t++) pthread_join(pool.id[t], 0);
   pool.started = 0;
   atomic_store(&pool.stop, 0);
-  atomic_store(&pool.epoch, 0);
+  atomic_store(&pool.ticket, 0);
 }
 
 static void set_threads(int n) {
@@ -96,13 +112,15 @@ static void region(region_fn f, void *const *args, i64 n) {
     int t = 1;
     for (; t < pool.threads; t++)
       if (pthread_create(&pool.id[t], 0, worker, (void *)(intptr_t)t)) break;
-    pool.started = pool.threads = t;
+    pool.started = t;
   }
-  pool.scratch = lathe_scratch;
-  pool.fn = f; pool.args = args; pool.n = n;
-  atomic_store_explicit(&pool.left, pool.threads - 1, memory_order_relaxed);
-  kick();
-  share(0);
-  while (atomic_load_explicit(&pool.left, memory_order_acquire)) relax();
+  i64 chunks = (i64)pool.threads * 4;
+  pool.fn = f; pool.args = args; pool.n = n; pool.scratch = lathe_scratch;
+  pool.chunks = (u32)(n < chunks ? n : chunks);
+  atomic_store_explicit(&pool.done, 0, memory_order_relaxed);
+  publish();
+  work(0);
+  for (int spin = 0; atomic_load_explicit(&pool.done, memory_order_acquire) < pool.chunks; )
+    if (++spin < 2000) relax(); else sched_yield();
   pthread_mutex_unlock(&pool.region);
 }
