@@ -66,7 +66,7 @@ func container(v torch.Value) bool {
 // the readers and planners give errors or results, and never panic.
 func TestHostileValues(t *testing.T) {
 	cases := []string{"z1_dp2_two_groups", "z3_dp2_bf16_tied_frozen", "z1_tp2_pp2_dp1_megatron", "z1_dp4_moe_ep2", "z1_tp2_dp2_mpu"}
-	rejected, n := 0, 40
+	rejected, n := 0, rounds(24)
 	for seed := range uint64(n) {
 		rng := rand.New(rand.NewPCG(11, seed))
 		name := cases[rng.IntN(len(cases))]

@@ -102,6 +102,14 @@ func extras(c *atom.Checkpoint, m synthetic.Model, moe bool) {
 	}
 }
 
+// rounds is how often a random test is repeated: LATHE_ROUNDS=1000 for long runs.
+func rounds(n int) int {
+	if v, err := strconv.Atoi(os.Getenv("LATHE_ROUNDS")); err == nil {
+		return v
+	}
+	return n
+}
+
 // layoutFor draws a layout that DeepSpeed could have.
 func layoutFor(rng *rand.Rand, c *atom.Checkpoint, tps []int, moe bool) deepspeed.Layout {
 	l := deepspeed.Layout{TP: tps[rng.IntN(len(tps))], PP: 1, DP: 1 + rng.IntN(5), Zero: 1 + rng.IntN(3)}
@@ -120,10 +128,7 @@ func layoutFor(rng *rand.Rand, c *atom.Checkpoint, tps []int, moe bool) deepspee
 // TestAnyLayoutToAnyLayout converts random models through random layouts and
 // the universal form; what comes out is what went in, bit for bit.
 func TestAnyLayoutToAnyLayout(t *testing.T) {
-	n := 24
-	if v, err := strconv.Atoi(os.Getenv("LATHE_ROUNDS")); err == nil {
-		n = v // LATHE_ROUNDS=1000 go test -run AnyLayout
-	}
+	n := rounds(16)
 	for seed := range uint64(n) {
 		rng := rand.New(rand.NewPCG(7, seed))
 		c, rules, tps, moe := draw(t, rng)
