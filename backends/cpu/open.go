@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"unsafe"
 
+	"github.com/lathe-ml/lathe/backends/artifact"
 	"github.com/lathe-ml/lathe/backends/dylib"
 	"github.com/lathe-ml/lathe/compiler/backend"
 	"github.com/lathe-ml/lathe/compiler/fault"
@@ -93,7 +94,6 @@ func (s *session) bind(threads int) error {
 		return fault.New(fault.BadModel, "the weights could not be loaded").Hint("weights.bin must lie beside libmodel.so, unchanged")
 	}
 	s.run = f["run"]
-	s.ws = aligned(int(f["workspace_size"].Call()))
 	for _, q := range []struct {
 		from []Port
 		to   *[]program.Port
@@ -106,6 +106,11 @@ func (s *session) bind(threads int) error {
 			*q.to = append(*q.to, program.Port{Name: p.Name, Type: d, Shape: p.Shape})
 		}
 	}
+	size := int(f["workspace_size"].Call())
+	if err := artifact.CheckRoom(size, s.in, s.out); err != nil {
+		return err
+	}
+	s.ws = aligned(size)
 	return nil
 }
 

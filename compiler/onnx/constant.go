@@ -124,7 +124,13 @@ func expandRange(c *Ctx) {
 		if (l-s)%d != 0 && (l-s < 0) == (d < 0) {
 			n++
 		}
-		out := tensor.New(start.DType, c.rangeLen(float64(n)))
+		size := c.rangeLen(float64(n))
+		if c.lazy(size) {
+			i := c.B.Mul(c.B.Iota(start.DType, 0, size), c.B.ScalarInt(start.DType, d))
+			c.Out(0, c.B.Add(i, c.B.ScalarInt(start.DType, s)))
+			return
+		}
+		out := tensor.New(start.DType, size)
 		for i := range out.Len() {
 			out.SetInt(i, s+int64(i)*d)
 		}
@@ -135,12 +141,22 @@ func expandRange(c *Ctx) {
 	if d == 0 {
 		c.Fail("delta is 0")
 	}
-	out := tensor.New(start.DType, c.rangeLen(math.Ceil((l-s)/d)))
+	size := c.rangeLen(math.Ceil((l - s) / d))
+	if c.lazy(size) {
+		i := c.B.Mul(c.B.Iota(tensor.F64, 0, size), c.B.Scalar(tensor.F64, d))
+		c.Out(0, c.B.Cast(c.B.Add(i, c.B.Scalar(tensor.F64, s)), start.DType))
+		return
+	}
+	out := tensor.New(start.DType, size)
 	for i := range out.Len() {
 		out.SetFloat(i, s+float64(i)*d)
 	}
 	c.Out(0, c.B.Const(out))
 }
+
+// lazy reports whether a constant of n elements is better computed when the
+// compiled model runs than kept: three numbers in a file may ask for gigabytes.
+func (c *Ctx) lazy(n int) bool { return !c.Evaluating() && n > c.B.FoldLimit }
 
 func (c *Ctx) rangeLen(n float64) int {
 	if n != n || n > core.MaxEvaluated {
