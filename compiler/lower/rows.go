@@ -40,6 +40,7 @@ func (l *lowerer) emitRows(g *group) error {
 	if tensor.Numel(full) == 0 {
 		return nil
 	}
+	l.clear(g.root, dst)
 	outer := k.fresh("r", tensor.Numel(outerShape))
 	oidx := loop.Unflatten(loop.V(outer), outerShape)
 	at := func(in []*loop.Expr) []*loop.Expr {
