@@ -11,7 +11,21 @@ import (
 
 // rowwise reports whether the pixel form serves.
 func (c *tiledConv) rowwiseFits(lanes int) bool {
-	return c.Strides[1] == 1 && c.Out[1] >= lanes
+	return c.Strides[1] == 1 && c.Out[1] >= lanes || c.pointwise() && c.Out[0]*c.Out[1] >= lanes
+}
+
+// pointwise reports a 1×1 kernel without stride or padding: all pixels of a
+// plane are one row.
+func (c *tiledConv) pointwise() bool {
+	one := c.Kernel[0]*c.Kernel[1]*c.Strides[0]*c.Strides[1] == 1
+	return one && c.Lo[0]+c.Lo[1]+c.Hi[0]+c.Hi[1] == 0
+}
+
+// flattened is the convolution with its planes as single rows.
+func (c *tiledConv) flattened() *tiledConv {
+	f := *c
+	f.Out = []int{1, c.Out[0] * c.Out[1]}
+	return &f
 }
 
 func (l *lowerer) emitRowConv(c *tiledConv, g *group, dst *place) error {
@@ -23,7 +37,11 @@ func (l *lowerer) emitRowConv(c *tiledConv, g *group, dst *place) error {
 	defer func() { l.places[g.root] = dst }()
 	k := l.kernelFor(g.root)
 	lanes := l.o.Lanes
-	t := &convTile{tiledConv: c, k: k, g: g, x: x, y: dst, lanes: lanes}
+	t := &convTile{tiledConv: c, k: k, g: g, x: x, y: dst, lanes: lanes, cols: c.Out[1]}
+	if c.pointwise() && x.layout.isPlain() && dst.layout.isPlain() {
+		t.flat = true
+		c = c.flattened()
+	}
 	t.yb, t.xb = k.param(dst.buf, true), k.param(x.buf, false)
 	icg, ocg := c.ic/c.Groups, c.oc/c.Groups
 	kk := c.Kernel[0] * c.Kernel[1]
@@ -91,6 +109,9 @@ func (t *convTile) rowEpilogue(ob, p int, image, oc, oh, ow *loop.Expr) loop.Stm
 	k := t.k
 	o, q, l := k.fresh("o", ob), k.fresh("q", p), k.fresh("l", t.lanes)
 	idx := []*loop.Expr{image, loop.Add(oc, loop.V(q)), oh, loop.Add(loop.Add(ow, loop.Mul(loop.V(o), t.lanes)), loop.V(l))}
+	if t.flat {
+		idx[2], idx[3] = loop.Div(idx[3], t.cols), loop.Mod(idx[3], t.cols)
+	}
 	a := t.g.anchor.Outputs[0]
 	k.memo = map[string]*loop.Expr{}
 	k.over[a] = func([]*loop.Expr) *loop.Expr {

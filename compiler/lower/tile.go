@@ -149,7 +149,7 @@ func (l *lowerer) weightBuf(name string, n int, fill func() []float32) *program.
 	b := &program.Buf{Name: name, Where: program.Const, Type: tensor.F32, Len: n}
 	l.p.Consts = append(l.p.Consts, &program.Constant{Buf: b, Fill: func() ([]byte, error) {
 		v := fill()
-		return tensor.Of(v, len(v)).Bytes(), nil
+		return tensor.Wrap(v, len(v)).Bytes(), nil
 	}})
 	return b
 }

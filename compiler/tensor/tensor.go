@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/bits"
+	"runtime"
 	"strconv"
 	"strings"
 	"unsafe"
@@ -89,8 +90,13 @@ func alignedBytes(n int) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(&w[0])), n)
 }
 
+// unaligned reports a processor that reads words from any address: there the
+// bytes of a mapped file are used as they lie.
+const unaligned = runtime.GOARCH == "amd64" || runtime.GOARCH == "arm64"
+
 // FromBytes wraps packed little-endian bytes without copying them (they are
-// copied if they are not aligned to the element size).
+// copied if the processor needs them aligned to the element size and they are
+// not).
 func FromBytes(d DType, shape []int, raw []byte) (*Tensor, error) {
 	n, err := Count(shape)
 	if err != nil {
@@ -102,7 +108,7 @@ func FromBytes(d DType, shape []int, raw []byte) (*Tensor, error) {
 	if want := d.Bytes(n); len(raw) != want {
 		return nil, fmt.Errorf("raw data has %d bytes, shape %s of %s needs %d", len(raw), ShapeString(shape), d.ONNX(), want)
 	}
-	if s := d.Size(); s > 1 && len(raw) > 0 && uintptr(unsafe.Pointer(&raw[0]))%uintptr(min(s, 8)) != 0 {
+	if s := d.Size(); !unaligned && s > 1 && len(raw) > 0 && uintptr(unsafe.Pointer(&raw[0]))%uintptr(min(s, 8)) != 0 {
 		c := alignedBytes(len(raw))
 		copy(c, raw)
 		raw = c
@@ -134,6 +140,18 @@ func Of[T Native](v []T, shape ...int) *Tensor {
 	}
 	t := New(dtypeOf[T](), shape...)
 	copy(As[T](t), v)
+	return t
+}
+
+// Wrap makes a tensor of values without copying them.
+func Wrap[T Native](v []T, shape ...int) *Tensor {
+	if len(v) != Numel(shape) {
+		panic(fmt.Sprintf("BUG: tensor.Wrap: %d values for shape %s", len(v), ShapeString(shape)))
+	}
+	t := &Tensor{DType: dtypeOf[T](), Shape: append([]int{}, shape...), data: []byte{}}
+	if len(v) > 0 {
+		t.data = unsafe.Slice((*byte)(unsafe.Pointer(&v[0])), len(v)*int(unsafe.Sizeof(v[0])))
+	}
 	return t
 }
 
