@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/lathe-ml/lathe/backends/cpu"
@@ -35,19 +36,27 @@ func backwards() backend.Backend {
 	return be
 }
 
+// found are seeds that once showed an error: a guard that never holds, names
+// that collide, a sorted value with a halo, a row group's halo left unset.
+var found = []uint64{32, 34, 83, 20184}
+
 // TestRandomGraphs compares the evaluator with every backend.
 func TestRandomGraphs(t *testing.T) {
 	backends := []backend.Backend{interp.Backend(), backwards(), portable.Backend(), cpu.Backend()}
 	_, noCC := toolchain.Find("")
 	o := Options{CacheDir: t.TempDir()}
+	seeds := slices.Clone(found)
 	for s := *seed; s < *seed+uint64(*graphs); s++ {
+		seeds = append(seeds, s)
+	}
+	for i, s := range seeds {
 		r, err := RandomGraph(s, *ops)
 		if err != nil {
 			t.Errorf("seed %d: the generator made a wrong graph: %v", s, err)
 			continue
 		}
 		for _, be := range backends {
-			if *only != "" && be.Name != *only || be.Name == "cpu" && (noCC != nil || s >= *seed+uint64(*native)) {
+			if *only != "" && be.Name != *only || be.Name == "cpu" && (noCC != nil || i >= *native) {
 				continue
 			}
 			if err := guarded(be, o, r); err != nil {
