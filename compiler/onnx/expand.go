@@ -239,25 +239,23 @@ func Expand(g *ir.Graph, o Options) (*Expanded, error) {
 			res.Values[v] = r.T
 		}
 	}
-	taken := map[*ir.Value]bool{}
+	var outs []*ir.Value
 	for _, v := range g.Outputs {
-		var r *Val
-		if err := core.Catch(func() { r = x.value(v) }); err != nil {
-			return nil, fault.New(fault.BadModel, "%w", err)
+		t, err := x.output(v)
+		if err != nil {
+			return nil, err
 		}
-		if r == nil || r.T == nil {
-			return nil, fault.New(fault.Unsupported, "output %q is a sequence or optional", v.Name).Hint("compiled models have tensor outputs; use the reference evaluator")
-		}
-		if r.T.DType() == tensor.String {
-			return nil, fault.New(fault.Unsupported, "output %q is a string tensor", v.Name).Hint("use the reference evaluator")
-		}
-		t := r.T
+		outs = append(outs, t)
+	}
+	taken := map[*ir.Value]bool{}
+	names := newNamer(b.G)
+	for i, t := range outs {
 		if taken[t] || t.Def == nil {
 			// Each output is a value of its own: artifacts write them apart.
 			t = copyOf(b, t)
 		}
 		taken[t] = true
-		t.Name = uniqueName(b.G, t, v.Name)
+		names.name(t, g.Outputs[i].Name)
 		b.Output(t)
 	}
 	b.G.Sweep()
@@ -265,6 +263,21 @@ func Expand(g *ir.Graph, o Options) (*Expanded, error) {
 		return nil, fmt.Errorf("internal error after expand: %w", err)
 	}
 	return res, nil
+}
+
+// output is the core value of a graph output.
+func (x *expander) output(v *ir.Value) (*ir.Value, error) {
+	var r *Val
+	if err := core.Catch(func() { r = x.value(v) }); err != nil {
+		return nil, fault.New(fault.BadModel, "%w", err)
+	}
+	if r == nil || r.T == nil {
+		return nil, fault.New(fault.Unsupported, "output %q is a sequence or optional", v.Name).Hint("compiled models have tensor outputs; use the reference evaluator")
+	}
+	if r.T.DType() == tensor.String {
+		return nil, fault.New(fault.Unsupported, "output %q is a string tensor", v.Name).Hint("use the reference evaluator")
+	}
+	return r.T, nil
 }
 
 // copyOf makes a node that copies a value (a reshape to its own shape).
@@ -276,27 +289,60 @@ func copyOf(b *core.Builder, v *ir.Value) *ir.Value {
 	return o
 }
 
-// uniqueName renames whichever other value has the name: outputs keep theirs.
-func uniqueName(g *ir.Graph, v *ir.Value, name string) string {
-	rename := func(o *ir.Value) {
-		if o != v && o.Name == name {
-			o.Name = name + "·in"
+// namer gives outputs the names that they have in the model.
+type namer struct {
+	values map[string]*ir.Value
+	fixed  map[*ir.Value]bool // inputs and earlier outputs: their names stay
+}
+
+func newNamer(g *ir.Graph) *namer {
+	n := &namer{values: map[string]*ir.Value{}, fixed: map[*ir.Value]bool{}}
+	for _, v := range g.Inputs {
+		n.values[v.Name], n.fixed[v] = v, true
+	}
+	for _, v := range g.Inits {
+		n.values[v.Name] = v
+	}
+	for _, d := range g.Nodes {
+		for _, v := range d.Outputs {
+			n.values[v.Name] = v
 		}
 	}
-	for _, o := range g.Inits {
-		rename(o)
-	}
-	for _, n := range g.Nodes {
-		for _, o := range n.Outputs {
-			rename(o)
+	return n
+}
+
+// name names an output. Another value that has the name gets a new one, unless
+// its own must stay.
+func (n *namer) name(v *ir.Value, name string) {
+	o := n.values[name]
+	switch {
+	case o == v:
+	case o != nil && n.fixed[o]:
+		n.set(v, n.free(name+"·out"))
+	default:
+		if o != nil {
+			n.set(o, n.free(name+"·in"))
 		}
+		n.set(v, name)
 	}
-	for _, o := range g.Inputs {
-		if o != v && o.Name == name {
-			return name + "·out"
+	n.fixed[v] = true
+}
+
+func (n *namer) set(v *ir.Value, name string) {
+	if n.values[v.Name] == v {
+		delete(n.values, v.Name)
+	}
+	v.Name = name
+	n.values[name] = v
+}
+
+func (n *namer) free(name string) string {
+	for i := 2; ; i++ {
+		if n.values[name] == nil {
+			return name
 		}
+		name = fmt.Sprintf("%s%d", name, i)
 	}
-	return name
 }
 
 // BindShape gives the static shape of an input under the options, or the names
