@@ -33,8 +33,17 @@ func (r *reader) frozenSlices() error {
 	if len(made) == 0 {
 		return nil
 	}
-	dp := int64(len(r.c.Models))
+	dp, tp := int64(0), 1
 	for _, m := range r.c.Models {
+		if m.TP == r.c.Models[0].TP {
+			dp++
+		}
+		tp = max(tp, m.TP+1)
+	}
+	for _, m := range r.c.Models {
+		if m.TP != r.c.Models[0].TP {
+			continue
+		}
 		root := m.Root
 		name := path.Join(r.c.Folder, m.File)
 		if root == nil {
@@ -73,6 +82,10 @@ func (r *reader) frozenSlices() error {
 			}
 			if p.Rule = m; m.Pattern == "" {
 				p.Rule.Kind = spec.Replicated
+			}
+			if tp > 1 && p.Rule.Kind == spec.Fragment {
+				r.c.Warnf("frozen parameter %s is cut over %d tensor-parallel ranks; the universal form does not join it, so it is left out", name, tp)
+				continue
 			}
 			p.SetState(atom.Module, x)
 			r.c.Params = append(r.c.Params, p)
