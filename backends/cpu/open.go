@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"unsafe"
 
 	"github.com/lathe-ml/lathe/backends/artifact"
@@ -59,7 +60,7 @@ func Open(dir string, threads int) (backend.Session, error) {
 	}
 	lib, err := dylib.Open(abs)
 	if err != nil {
-		return nil, err
+		return nil, m.damaged(abs, err)
 	}
 	s := &session{m: m, lib: lib}
 	if err := s.bind(threads); err != nil {
@@ -67,6 +68,19 @@ func Open(dir string, threads int) (backend.Session, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// damaged says that a library which cannot be loaded is not the one that was
+// built, where that is so.
+func (m *Manifest) damaged(path string, err error) error {
+	h, readErr := hashFile(path)
+	switch {
+	case readErr != nil:
+		return fault.New(fault.BadModel, "the artifact's library cannot be read: %w", readErr).Hint("compile the model again")
+	case h != m.Hashes[filepath.Base(path)]:
+		return fault.New(fault.BadModel, "the library is not the one that the manifest describes: %w", err).InFile(path).Hint("compile the model again")
+	}
+	return err
 }
 
 // rank orders CPU levels, the widest first.
@@ -95,9 +109,10 @@ func (s *session) bind(threads int) error {
 	}
 	s.run = f["run"]
 	for _, q := range []struct {
+		kind string
 		from []Port
 		to   *[]program.Port
-	}{{s.m.Inputs, &s.in}, {s.m.Outputs, &s.out}} {
+	}{{"input", s.m.Inputs, &s.in}, {"output", s.m.Outputs, &s.out}} {
 		for _, p := range q.from {
 			d, ok := tensor.ParseDType(p.Type)
 			if !ok {
@@ -105,12 +120,42 @@ func (s *session) bind(threads int) error {
 			}
 			*q.to = append(*q.to, program.Port{Name: p.Name, Type: d, Shape: p.Shape})
 		}
+		if err := s.checkPorts(q.kind, *q.to); err != nil {
+			return err
+		}
 	}
 	size := int(f["workspace_size"].Call())
 	if err := artifact.CheckRoom(size, s.in, s.out); err != nil {
 		return err
 	}
 	s.ws = aligned(size)
+	return nil
+}
+
+// checkPorts holds the manifest against the library's own signature: the
+// library reads and writes as many bytes as it was built for.
+func (s *session) checkPorts(kind string, ports []program.Port) error {
+	get := map[string]dylib.Func{}
+	for _, n := range []string{"count", "type", "rank", "shape"} {
+		f, err := s.lib.Lookup(s.m.Symbol + "_" + kind + "_" + n)
+		if err != nil {
+			return err
+		}
+		get[n] = f
+	}
+	same := int32(get["count"].Call()) == int32(len(ports))
+	for i := 0; same && i < len(ports); i++ {
+		p, at := ports[i], uintptr(i)
+		same = int32(get["type"].Call(at)) == int32(p.Type) && int32(get["rank"].Call(at)) == int32(len(p.Shape))
+		if !same || len(p.Shape) == 0 {
+			continue
+		}
+		dims := unsafe.Slice((*int64)(dylib.Pointer(get["shape"].Call(at))), len(p.Shape))
+		same = slices.EqualFunc(dims, p.Shape, func(a int64, b int) bool { return a == int64(b) })
+	}
+	if !same {
+		return fault.New(fault.BadModel, "the %ss in the manifest are not those of the library", kind).Hint("compile the model again")
+	}
 	return nil
 }
 
