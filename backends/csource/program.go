@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/lathe-ml/lathe/compiler/backend"
-	"github.com/lathe-ml/lathe/compiler/loop"
 	"github.com/lathe-ml/lathe/compiler/program"
 )
 
@@ -288,5 +287,3 @@ func step(b *strings.Builder, i int, s program.Step) {
 	}
 	fmt.Fprintf(b, "  if (__builtin_expect(trace != 0, 0)) trace(%d, 0);\n", i)
 }
-
-var _ = loop.Serial

@@ -108,7 +108,7 @@ var elementwiseOps = []*Op{
 	compare("le", "a ≤ b", func(a, b float64) bool { return a <= b }, func(a, b int64) bool { return a <= b }, func(a, b uint64) bool { return a <= b }),
 
 	{Name: "where", Doc: "b where a is true, else c", Class: Pointwise, Scalar: &Scalar{Arity: 3}, Infer: inferWhere, Eval: evalWhere},
-	{Name: "cast", Doc: "attribute to: the value in another type (to bool: x≠0; floats to integers towards zero; saturate=1 and round_mode for eight-bit floats as in ONNX Cast)", Class: Pointwise, Scalar: &Scalar{Arity: 1}, Infer: inferCast, Eval: evalCast},
+	{Name: "cast", Doc: "attribute to: the value in another type (to bool: x≠0; floats to integers towards zero; saturate=1 and round_mode for eight-bit floats as in ONNX Cast; keep=1: the rounding is what the model asks for, also where narrow floats are computed wide)", Class: Pointwise, Scalar: &Scalar{Arity: 1}, Infer: inferCast, Eval: evalCast},
 	{Name: "bitcast", Doc: "attribute to: the same bits as a type of the same width", Class: Pointwise, Scalar: &Scalar{Arity: 1}, Infer: inferBitcast, Eval: evalBitcast},
 }
 

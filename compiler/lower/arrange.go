@@ -1,7 +1,6 @@
 package lower
 
 import (
-	"github.com/lathe-ml/lathe/compiler/core"
 	"github.com/lathe-ml/lathe/compiler/ir"
 	"github.com/lathe-ml/lathe/compiler/tensor"
 )
@@ -121,5 +120,3 @@ func (l *lowerer) wantsBlocks(g *group, v *ir.Value) bool {
 	visit(v)
 	return blocked
 }
-
-var _ = core.Lookup

@@ -4,7 +4,6 @@ import (
 	"slices"
 
 	"github.com/lathe-ml/lathe/compiler/core"
-	"github.com/lathe-ml/lathe/compiler/ir"
 	"github.com/lathe-ml/lathe/compiler/loop"
 	"github.com/lathe-ml/lathe/compiler/tensor"
 )
@@ -215,5 +214,3 @@ func (l *lowerer) emitSort(g *group) error {
 	k.finish("sort", []loop.Stmt{&loop.For{Var: o, Par: work >= parallelWork && o.N > 1, Body: body}}, work)
 	return nil
 }
-
-var _ = ir.Core

@@ -3,10 +3,8 @@ package lower
 import (
 	"strings"
 
-	"github.com/lathe-ml/lathe/compiler/core"
 	"github.com/lathe-ml/lathe/compiler/ir"
 	"github.com/lathe-ml/lathe/compiler/loop"
-	"github.com/lathe-ml/lathe/compiler/program"
 	"github.com/lathe-ml/lathe/compiler/tensor"
 )
 
@@ -244,6 +242,3 @@ func (l *lowerer) concatBlocks(v *ir.Value, dst *place) error {
 	}
 	return nil
 }
-
-var _ = core.Lookup
-var _ = program.Align

@@ -14,7 +14,7 @@ import (
 // per-channel factors behind a convolution go into its weights.
 func prepare(g *ir.Graph) (*ir.Graph, error) {
 	b := core.NewBuilder(g.Name)
-	r := &rebuild{b: b, to: map[*ir.Value]*ir.Value{}, uses: g.Uses(), from: map[*ir.Value]*ir.Value{}}
+	r := &rebuild{b: b, to: map[*ir.Value]*ir.Value{}, uses: g.Uses()}
 	r.readers = map[*ir.Value][]*ir.Node{}
 	for _, n := range g.Nodes {
 		for _, v := range n.Inputs {
@@ -89,7 +89,6 @@ func distinct(g *ir.Graph) {
 type rebuild struct {
 	b       *core.Builder
 	to      map[*ir.Value]*ir.Value
-	from    map[*ir.Value]*ir.Value // new value → the old one that it stands for
 	uses    map[*ir.Value]int
 	readers map[*ir.Value][]*ir.Node
 	// keepNarrow leaves float16 and bfloat16 as they are, where their bits are
@@ -152,6 +151,9 @@ func (r *rebuild) node(n *ir.Node) {
 		outs = []*ir.Value{r.quantized(n, in)}
 	case n.Op == "mul" && r.scaledConv(n, in) != nil:
 		outs = []*ir.Value{r.scaledConv(n, in)}
+	case n.Op == "cast" && n.Int("keep", 0) == 1 && narrow(castTo(n)):
+		// A cast that the model asks for rounds; who reads it widens again.
+		outs = r.b.NodeN("cast", in, flatAttrs(n)...)
 	case n.Op == "cast" && r.wide(castTo(n)) == in[0].DType():
 		outs = in
 	case n.Op == "cast" && r.wide(castTo(n)).IsFloat() && alreadyInteger(in[0]) != nil:
@@ -161,7 +163,6 @@ func (r *rebuild) node(n *ir.Node) {
 	}
 	for i, v := range n.Outputs {
 		r.to[v] = outs[i]
-		r.from[outs[i]] = v
 	}
 }
 

@@ -3,7 +3,6 @@ package lower
 import (
 	"math"
 
-	"github.com/lathe-ml/lathe/compiler/core"
 	"github.com/lathe-ml/lathe/compiler/ir"
 	"github.com/lathe-ml/lathe/compiler/loop"
 	"github.com/lathe-ml/lathe/compiler/program"
@@ -176,5 +175,3 @@ func choice(e *loop.Expr, limit, total int, yes, no func() []loop.Stmt) []loop.S
 	}
 	return []loop.Stmt{&loop.Cond{If: loop.Less(e, loop.Int(limit)), Then: yes(), Else: no()}}
 }
-
-var _ = core.Lookup

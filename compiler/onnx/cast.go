@@ -36,6 +36,9 @@ func (c *Ctx) cast(x *ir.Value, to tensor.DType) *ir.Value {
 	case !plain(from) || !plain(to):
 		c.Unsupported("a cast from %s to %s", from.ONNX(), to.ONNX())
 	}
+	if to == tensor.F16 || to == tensor.BF16 {
+		return c.B.Node("cast", []*ir.Value{x}, "to", to, "keep", 1)
+	}
 	if !to.IsFloat() || to.Bits() > 8 {
 		return c.B.Cast(x, to)
 	}
