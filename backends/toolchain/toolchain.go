@@ -25,35 +25,49 @@ import (
 // Compiler is a C compiler on this machine.
 type Compiler struct {
 	Path    string
-	Version string // its first line of --version
+	Args    []string // that come before all others
+	Version string   // its first line of --version
 }
 
-// Find looks for a C compiler: the given one, $CC, gcc, clang, cc.
+// Find looks for a C compiler: the given one, $CC, gcc, clang, cc. One that
+// was asked for by name or by CC is not replaced by another.
 func Find(name string) (*Compiler, error) {
-	names := []string{name}
+	from := ""
 	if name == "" {
-		names = []string{os.Getenv("CC"), "gcc", "clang", "cc"}
+		name, from = strings.TrimSpace(os.Getenv("CC")), " of the variable CC"
 	}
-	for _, n := range names {
-		if n == "" {
-			continue
-		}
-		path, err := exec.LookPath(n)
-		if err != nil {
-			continue
-		}
-		out, err := exec.Command(path, "--version").Output()
-		if err != nil {
-			continue
-		}
-		line, _, _ := strings.Cut(string(out), "\n")
-		return &Compiler{path, line}, nil
-	}
-	what := "no C compiler was found"
 	if name != "" {
-		what = fmt.Sprintf("the C compiler %q was not found", name)
+		// As make has it, CC may hold arguments: "ccache gcc".
+		if c := try(strings.Fields(name)); c != nil {
+			return c, nil
+		}
+		if c := try([]string{name}); c != nil { // a path with spaces
+			return c, nil
+		}
+		return nil, fault.New(fault.Toolchain, "the C compiler %q%s was not found or does not run", name, from).Hint(install)
 	}
-	return nil, fault.New(fault.Toolchain, "%s", what).Hint("install gcc or clang (apt-get install gcc), set CC, or use --target portable")
+	for _, n := range []string{"gcc", "clang", "cc"} {
+		if c := try([]string{n}); c != nil {
+			return c, nil
+		}
+	}
+	return nil, fault.New(fault.Toolchain, "no C compiler was found").Hint(install)
+}
+
+const install = "install gcc or clang (apt-get install gcc), set CC, or use --target portable"
+
+// try gives a command line as a compiler if it answers.
+func try(line []string) *Compiler {
+	path, err := exec.LookPath(line[0])
+	if err != nil {
+		return nil
+	}
+	out, err := exec.Command(path, append(line[1:len(line):len(line)], "--version")...).Output()
+	if err != nil {
+		return nil
+	}
+	version, _, _ := strings.Cut(string(out), "\n")
+	return &Compiler{Path: path, Args: line[1:], Version: version}
 }
 
 // Build compiles C sources and links a shared library at out. Objects are
@@ -89,18 +103,24 @@ func (c *Compiler) Build(ctx context.Context, srcs []backend.Source, flags, libs
 		return err
 	}
 	args := append([]string{"-shared", "-Wl,--build-id=none", "-o", out}, objs...)
-	return c.run(ctx, dir, append(args, libs...))
+	if err := c.run(ctx, dir, append(args, libs...)); err != nil {
+		return err
+	}
+	if _, err := os.Stat(out); err != nil {
+		return fault.New(fault.Toolchain, "the C compiler %s made no library", c.Path).Hint(install)
+	}
+	return nil
 }
 
 func (c *Compiler) object(ctx context.Context, dir string, u backend.Source, flags []string, headers, obj, cache string) error {
 	h := sha256.New()
-	fmt.Fprintf(h, "%s\n%q\n%s\n", c.Version, flags, headers)
+	fmt.Fprintf(h, "%s\n%q\n%q\n%s\n", c.Version, c.Args, flags, headers)
 	h.Write(u.Text)
 	key := hex.EncodeToString(h.Sum(nil))
 	kept := filepath.Join(cache, key[:2], key+".o")
 	if cache != "" {
-		if b, err := os.ReadFile(kept); err == nil && len(b) > 0 {
-			return os.WriteFile(obj, b, 0o666)
+		if b := cached(kept); b != nil {
+			return write(obj, b)
 		}
 	}
 	// The name in the object is that of the source alone: the same bytes from
@@ -109,39 +129,89 @@ func (c *Compiler) object(ctx context.Context, dir string, u backend.Source, fla
 	if err := c.run(ctx, dir, args); err != nil {
 		return err
 	}
-	if cache == "" {
-		return nil
-	}
 	b, err := os.ReadFile(obj)
 	if err != nil {
-		return err
+		return fault.New(fault.Toolchain, "the C compiler %s made no object file", c.Path).Hint(install)
 	}
-	// A cache that cannot be written is no reason to fail a build.
-	if os.MkdirAll(filepath.Dir(kept), 0o777) == nil {
-		tmp := fmt.Sprintf("%s.%d", kept, os.Getpid())
-		if os.WriteFile(tmp, b, 0o666) == nil {
-			_ = os.Rename(tmp, kept)
-		}
+	if cache != "" {
+		keep(kept, b)
 	}
 	return nil
 }
 
+func write(path string, b []byte) error {
+	if err := os.WriteFile(path, b, 0o666); err != nil {
+		return fault.New(fault.Usage, "cannot write an object file: %w", err).Hint("set TMPDIR to a folder with space")
+	}
+	return nil
+}
+
+// cached reads an object from the cache; nil if it is not there or not whole:
+// a sum stands behind its bytes.
+func cached(path string) []byte {
+	b, err := os.ReadFile(path)
+	if err != nil || len(b) <= sha256.Size {
+		return nil
+	}
+	obj, sum := b[:len(b)-sha256.Size], b[len(b)-sha256.Size:]
+	if s := sha256.Sum256(obj); !bytes.Equal(s[:], sum) {
+		return nil
+	}
+	return obj
+}
+
+// keep puts an object into the cache. A cache that cannot be written is no
+// reason to fail a build.
+func keep(path string, obj []byte) {
+	if os.MkdirAll(filepath.Dir(path), 0o777) != nil {
+		return
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".object-*")
+	if err != nil {
+		return
+	}
+	defer os.Remove(f.Name())
+	sum := sha256.Sum256(obj)
+	_, err = f.Write(append(obj[:len(obj):len(obj)], sum[:]...))
+	if f.Close() == nil && err == nil {
+		_ = os.Rename(f.Name(), path)
+	}
+}
+
 func (c *Compiler) run(ctx context.Context, dir string, args []string) error {
-	cmd := exec.CommandContext(ctx, c.Path, args...)
-	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "LC_ALL=C")
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	err := cmd.Run()
+	text, err := c.try(ctx, dir, args)
 	switch {
 	case err == nil:
 		return nil
 	case ctx.Err() != nil:
 		return ctx.Err()
+	case strings.Contains(text, "No space left on device"), strings.Contains(text, "File too large"):
+		return fault.New(fault.Usage, "the C compiler has no space: %s", text).Hint("set TMPDIR to a folder with space")
 	}
+	// Who is to blame: a compiler that fails on an empty program is broken.
+	probe := filepath.Join(dir, "probe.c")
+	if os.WriteFile(probe, []byte("int lathe_probe;\n"), 0o666) != nil {
+		return fault.New(fault.Usage, "no space is left for the build in %s", dir).Hint("set TMPDIR to a folder with space")
+	}
+	if said, err := c.try(ctx, dir, []string{"-c", "probe.c", "-o", "probe.o"}); err != nil {
+		return fault.New(fault.Toolchain, "the C compiler %s does not work (%w): %s", c.Path, err, said).Hint(install)
+	}
+	return fmt.Errorf("the C compiler failed on lathe's own code (%w): %s", err, text)
+}
+
+// try runs the compiler and gives what it said. All that it starts ends with
+// it, and its temporary files lie in dir.
+func (c *Compiler) try(ctx context.Context, dir string, args []string) (string, error) {
+	cmd := exec.CommandContext(ctx, c.Path, append(c.Args[:len(c.Args):len(c.Args)], args...)...)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "LC_ALL=C", "TMPDIR="+dir)
+	asGroup(cmd)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := cmd.Run()
 	text := strings.TrimSpace(out.String())
 	if len(text) > 2000 {
 		text = text[:2000] + " …"
 	}
-	return fmt.Errorf("the C compiler failed on lathe's own code (%w): %s", err, text)
+	return text, err
 }

@@ -62,6 +62,11 @@ func Write(path string, fill func(w io.Writer) error) (err error) {
 		forget(f.Name())
 	}()
 	if err := fill(f); err != nil {
+		// A full disk is the output's fault and not that of who fills it.
+		var pe *fs.PathError
+		if errors.As(err, &pe) && pe.Path == f.Name() {
+			return cannotWrite(path, err)
+		}
 		return err
 	}
 	if err := f.Chmod(0o666 &^ umask()); err != nil {
