@@ -109,7 +109,7 @@ func (b *builder) interval(e *loop.Expr) func(f *frame, lo, hi int) (a, z int) {
 		if k > 0 {
 			hi = min(hi, int(scalar.FloorDiv(-v-1, int64(k)))+1)
 		} else {
-			lo = max(lo, int(scalar.FloorDiv(v, int64(-k)))+1)
+			lo = min(hi, max(lo, int(scalar.FloorDiv(v, int64(-k)))+1)) // the condition may hold for no lane here
 		}
 		return lo, max(lo, hi)
 	}

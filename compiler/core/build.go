@@ -231,6 +231,7 @@ func (b *Builder) NodeN(op string, in []*ir.Value, attrs ...any) []*ir.Value {
 }
 
 func (b *Builder) fold(n *ir.Node, types []ir.Type) ([]*ir.Value, bool) {
+	op := n.Op
 	for _, t := range types {
 		s, _ := t.Static()
 		if b.FoldLimit >= 0 && tensor.Numel(s) > b.FoldLimit {
@@ -239,9 +240,9 @@ func (b *Builder) fold(n *ir.Node, types []ir.Type) ([]*ir.Value, bool) {
 		if tensor.Numel(s) > MaxEvaluated {
 			Fail("core %s: a result of %s is beyond what is evaluated", n.Op, tensor.ShapeString(s))
 		}
-		// A broadcast float stays a broadcast: lowering wants to see that it is
-		// constant along axes. Shapes are integers and must be known.
-		if b.FoldLimit >= 0 && n.Op == "broadcast" && t.DType.IsFloat() && tensor.Numel(s) > 16 {
+		// A broadcast stays a broadcast: lowering wants to see that it is constant
+		// along axes. Shapes are a few integers, and must be known.
+		if n := tensor.Numel(s); b.FoldLimit >= 0 && op == "broadcast" && n > 16 && (t.DType.IsFloat() || n > 64) {
 			return nil, false
 		}
 	}
