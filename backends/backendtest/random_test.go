@@ -37,8 +37,9 @@ func backwards() backend.Backend {
 }
 
 // found are seeds that once showed an error: a guard that never holds, names
-// that collide, a sorted value with a halo, a row group's halo left unset.
-var found = []uint64{32, 34, 83, 20184}
+// that collide, a sorted value with a halo, a row group's halo left unset, a
+// guard that holds for no lane of a chunk.
+var found = []uint64{32, 34, 83, 20184, 5465}
 
 // TestRandomGraphs compares the evaluator with every backend.
 func TestRandomGraphs(t *testing.T) {
