@@ -111,6 +111,9 @@ func measure(ctx context.Context, lib *dylib.Library, t backend.Traits, threads 
 	return r, nil
 }
 
+// tries is how often each figure is measured: on a busy machine most are low.
+const tries = 15
+
 // fastest gives the best of several tries, in billions of what work counts per
 // second, added over the threads that work at once. Each thread has size bytes
 // of its own, two vectors of ones and room for sums.
@@ -130,7 +133,7 @@ func fastest(threads, lanes, size int, work func(data, ones, out uintptr) float6
 		}
 		data, in, sums := pins.Bytes(buf), pins.Bytes(ones), pins.Bytes(out)
 		all.Go(func() {
-			for range 7 {
+			for range tries {
 				start := time.Now()
 				n := work(data, in, sums)
 				rates[i] = max(rates[i], n/float64(max(time.Since(start), 1)))

@@ -7,13 +7,16 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/lathe-ml/lathe/backends/cpu"
 	"github.com/lathe-ml/lathe/compiler/fault"
+	"github.com/lathe-ml/lathe/internal/atomicfile"
 )
 
 type benchOptions struct {
@@ -30,6 +33,13 @@ type benchOptions struct {
 	baseline string
 	failIf   []string
 	keepOn   bool
+	threads  []int
+	profile  bool
+	table    string
+	page     string
+	date     string
+	force    bool
+	roofs    map[string]*cpu.Roofline
 }
 
 func newBenchCmd(f *factory) *cobra.Command {
@@ -46,11 +56,23 @@ threads. Each side has a process of its own and they take turns, so that neither
 competes with the other's threads and both see the same machine. The ratio is
 the peer's median latency divided by ours: above 1 lathe is faster.
 
+--profile tells where the time goes: for each kernel call, the shortest time of
+20 runs, its rates, and its share of what this machine can do at most (its
+roofline), which is measured with loops that the same C compiler makes for the
+same CPU level. The least time of a call is that of its multiply-adds at the
+peak, or that of reading its bytes once from the smallest working set that holds
+them, whichever is longer. Kernels that need fewer multiplications than the
+operation has (winograd) can be above it. --report writes the profile as a page with a plot.
+
 --fail-if turns a figure into a gate (exit code 6): "ratio<0.5", "median>20ms",
 or, with --baseline, "median>5%" for more than 5 % over the baseline.`,
 		Example: `  lathe bench model.onnx --dim N=1
   lathe bench model.onnx --peer auto --threads 2 --json
   lathe bench models/ --peer libonnxruntime.so --keep-going
+  lathe bench model.onnx --profile --report profile.html
+  lathe bench artifact/ --profile --json
+  lathe bench model.onnx --cpu x86-64-v3 --threads 1,2
+  lathe bench models/ --peer auto --threads 1,2 --keep-going --table benchmarks.md
   lathe bench model.onnx --baseline before.json --fail-if 'median>5%'`,
 		Args: args(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, a []string) error {
@@ -65,6 +87,12 @@ or, with --baseline, "median>5%" for more than 5 % over the baseline.`,
 	fl.StringVar(&o.model, "model", "", "the model that the peer runs when an artifact is timed")
 	fl.StringVar(&o.baseline, "baseline", "", "an earlier --json of the same models, to compare with")
 	fl.StringArrayVar(&o.failIf, "fail-if", nil, "exit with code 6 if this holds, such as ratio<0.5; repeat it")
+	fl.IntSliceVar(&o.threads, "threads", []int{1}, "threads per run; several, such as 1,2, are timed one after the other")
+	fl.BoolVar(&o.profile, "profile", false, "also time each kernel call of native code, and compare it with the machine's roofline")
+	fl.StringVar(&o.page, "report", "", "HTML page that the profile is written to")
+	fl.StringVar(&o.table, "table", "", "Markdown file that the results are written to, with the machine and the versions")
+	fl.StringVar(&o.date, "date", "", "date in the Markdown file (default: today)")
+	fl.BoolVar(&o.force, "force", false, "replace files of --table and --report that exist")
 	fl.BoolVar(&o.keepOn, "keep-going", false, "with several models: report those that cannot run and go on")
 	return cmd
 }
@@ -73,7 +101,7 @@ or, with --baseline, "median>5%" for more than 5 % over the baseline.`,
 func (o *benchOptions) flags(cmd *cobra.Command) {
 	fl := cmd.Flags()
 	fl.StringVar(&o.backend, "backend", defaultBackend, "what is timed, for a model: "+backendHelp())
-	fl.IntVar(&o.engine.threads, "threads", 1, "threads per run")
+	o.engine.registerCPU(fl)
 	fl.IntVar(&o.warmup, "warmup", 3, "runs before timing begins")
 	fl.DurationVar(&o.minTime, "min-time", time.Second, "time at least so long")
 	fl.IntVar(&o.minRuns, "min-runs", 10, "time at least so many runs")
@@ -105,6 +133,7 @@ type benchResult struct {
 	PeerName string   `json:"peer,omitempty"`
 	Ratio    *float64 `json:"ratio,omitempty"`
 	Baseline *float64 `json:"baseline_median_ms,omitempty"`
+	Profile  *profile `json:"profile,omitempty"`
 	Error    string   `json:"error,omitempty"`
 }
 
@@ -113,7 +142,10 @@ type benchResult struct {
 type benchReport struct {
 	*benchResult
 	GeoMean *float64      `json:"geomean_ratio,omitempty"`
+	Means   []meanRatio   `json:"geomean_ratios,omitempty"` // with several numbers of threads
 	Models  []benchResult `json:"models"`
+
+	peerVersion string
 }
 
 func (o *benchOptions) run(ctx context.Context, paths []string) error {
@@ -122,8 +154,8 @@ func (o *benchOptions) run(ctx context.Context, paths []string) error {
 	if err != nil {
 		return err
 	}
-	if o.engine.threads < 1 || o.minRuns < 1 || o.warmup < 0 {
-		return fault.New(fault.Usage, "--threads and --min-runs must be at least 1, --warmup at least 0")
+	if err := o.check(e, paths); err != nil {
+		return err
 	}
 	gates, err := parseGates(o.failIf, o.baseline != "", o.peer != "")
 	if err != nil {
@@ -133,53 +165,101 @@ func (o *benchOptions) run(ctx context.Context, paths []string) error {
 	if err != nil {
 		return err
 	}
+	rep := benchReport{Models: []benchResult{}}
 	if o.peer != "" {
 		rt, err := openPeer(o.factory, o.peer)
 		if err != nil {
 			return err
 		}
-		o.engine.peer = rt.Path
+		o.engine.peer, rep.peerVersion = rt.Path, rt.Version
 	}
 	models, err := findModels(paths)
 	if err != nil {
 		return err
 	}
-	rep := benchReport{Models: []benchResult{}}
-	bar := o.Progress("timing", len(models))
-	for _, path := range models {
-		bar.Describe(filepath.Base(filepath.Dir(path)))
-		r, err := o.one(ctx, e, path)
-		bar.Add(1)
-		if err != nil {
-			if len(models) == 1 || !o.keepOn || ctx.Err() != nil {
-				bar.Done()
-				return err
-			}
-			r.Error = err.Error()
-		}
-		if b, ok := base[path]; ok && r.Latency != nil {
-			r.Baseline = &b
-		}
-		rep.Models = append(rep.Models, r)
+	if err := o.all(ctx, e, models, base, &rep); err != nil {
+		return err
 	}
-	bar.Done()
-	rep.sum()
+	rep.sum(o.threads)
+	if err := o.write(rep); err != nil {
+		return err
+	}
 	if err := o.report(rep); err != nil {
 		return err
 	}
 	return checkGates(gates, rep.Models)
 }
 
-func (rep *benchReport) sum() {
+// check refuses what could only fail after the timing.
+func (o *benchOptions) check(e engine, paths []string) error {
+	if o.minRuns < 1 || o.warmup < 0 || len(o.threads) == 0 || slices.Min(o.threads) < 1 {
+		return fault.New(fault.Usage, "--threads and --min-runs must be at least 1, --warmup at least 0")
+	}
+	if o.page != "" && !o.profile {
+		return fault.New(fault.Usage, "--report is the page of a profile").Hint("add --profile")
+	}
+	if o.profile && e.name != "cpu" && !slices.ContainsFunc(paths, isArtifact) {
+		return fault.New(fault.Usage, "only native code can be profiled, not the backend %s", e.name).Hint("use --backend cpu")
+	}
+	for _, path := range []string{o.table, o.page} {
+		if _, err := os.Lstat(path); path != "" && err == nil && !o.force {
+			return &atomicfile.ExistsError{Path: path}
+		}
+	}
+	return nil
+}
+
+// all times every model with every number of threads.
+func (o *benchOptions) all(ctx context.Context, e engine, models []string, base map[baseKey]float64, rep *benchReport) error {
+	bar := o.Progress("timing", len(models)*len(o.threads))
+	defer bar.Done()
+	for _, path := range models {
+		for _, o.engine.threads = range o.threads {
+			bar.Describe(filepath.Base(filepath.Dir(path)))
+			r, err := o.one(ctx, e, path)
+			bar.Add(1)
+			if err != nil {
+				if len(models) == 1 || !o.keepOn || ctx.Err() != nil {
+					return err
+				}
+				r.Error = err.Error()
+			}
+			if b, ok := base[baseKey{path, r.Threads}]; ok && r.Latency != nil {
+				r.Baseline = &b
+			}
+			rep.Models = append(rep.Models, r)
+		}
+	}
+	return nil
+}
+
+// meanRatio is the geometric mean of the ratios with a number of threads.
+type meanRatio struct {
+	Threads int     `json:"threads"`
+	Models  int     `json:"models"`
+	Ratio   float64 `json:"geomean_ratio"`
+}
+
+// mean is the geometric mean of the ratios of the results that are wanted, and
+// how many those are.
+func (rep *benchReport) mean(want func(benchResult) bool) (float64, int) {
 	logs, n := 0.0, 0
 	for _, r := range rep.Models {
-		if r.Ratio != nil {
+		if r.Ratio != nil && want(r) {
 			logs, n = logs+math.Log(*r.Ratio), n+1
 		}
 	}
-	if n > 1 {
-		g := math.Exp(logs / float64(n))
+	return math.Exp(logs / float64(max(n, 1))), n
+}
+
+func (rep *benchReport) sum(threads []int) {
+	if g, n := rep.mean(func(benchResult) bool { return true }); n > 1 {
 		rep.GeoMean = &g
+	}
+	for _, t := range threads {
+		if g, n := rep.mean(func(r benchResult) bool { return r.Threads == t }); n > 0 && len(threads) > 1 {
+			rep.Means = append(rep.Means, meanRatio{t, n, g})
+		}
 	}
 	if len(rep.Models) == 1 {
 		rep.benchResult = &rep.Models[0]
@@ -209,6 +289,14 @@ func (o *benchOptions) report(rep benchReport) error {
 		t.Row(r.Model, r.Backend, itoa(r.Threads), ms(l.Median), ms(l.P90), ms(l.Min), strconv.FormatFloat(l.PerSec, 'f', 1, 64), peer, ratio, note)
 	}
 	t.Print()
+	for _, r := range rep.Models {
+		if r.Profile != nil {
+			r.Profile.print(o.factory, r.Model)
+		}
+	}
+	for _, m := range rep.Means {
+		o.Infof("%s: geometric mean of the ratios of %s: %.3f", plural(m.Threads, "thread"), plural(m.Models, "model"), m.Ratio)
+	}
 	if rep.GeoMean != nil {
 		o.Infof("geometric mean of the ratios: %.3f", *rep.GeoMean)
 	}
@@ -227,7 +315,9 @@ func (o *benchOptions) one(ctx context.Context, e engine, path string) (benchRes
 			return r, err
 		}
 		defer own.close()
-		r.Latency, err = o.measure(ctx, own)
+		if r.Latency, err = o.measure(ctx, own); err == nil && o.profile {
+			r.Profile, err = o.profileOf(ctx, own, path)
+		}
 		return r, err
 	}
 	own, err := o.worker(ctx, e.name, path)
@@ -252,7 +342,16 @@ func (o *benchOptions) one(ctx context.Context, e engine, path string) (benchRes
 	}
 	ratio := r.Peer.Median / r.Latency.Median
 	r.Ratio = &ratio
-	return r, nil
+	if !o.profile {
+		return r, nil
+	}
+	here, err := o.local(ctx, path)
+	if err != nil {
+		return r, err
+	}
+	defer here.close()
+	r.Profile, err = o.profileOf(ctx, here, path)
+	return r, err
 }
 
 // findModels resolves the arguments: a file is itself, a folder its model.onnx

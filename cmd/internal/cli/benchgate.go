@@ -78,8 +78,14 @@ func checkGates(gates []gate, results []benchResult) error {
 	return nil
 }
 
-// readBaseline reads the medians of an earlier report by model.
-func readBaseline(path string) (map[string]float64, error) {
+// baseKey names what is compared with a baseline.
+type baseKey struct {
+	model   string
+	threads int
+}
+
+// readBaseline reads the medians of an earlier report.
+func readBaseline(path string) (map[baseKey]float64, error) {
 	if path == "" {
 		return nil, nil
 	}
@@ -93,10 +99,10 @@ func readBaseline(path string) (map[string]float64, error) {
 	if err := json.Unmarshal(b, &rep); err != nil {
 		return nil, fault.New(fault.BadModel, "not a report of lathe bench: %w", err).InFile(path)
 	}
-	base := map[string]float64{}
+	base := map[baseKey]float64{}
 	for _, r := range rep.Models {
 		if r.Latency != nil {
-			base[r.Model] = r.Latency.Median
+			base[baseKey{r.Model, r.Threads}] = r.Latency.Median
 		}
 	}
 	return base, nil

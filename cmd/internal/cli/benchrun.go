@@ -35,7 +35,7 @@ type local struct {
 }
 
 func (o *benchOptions) local(ctx context.Context, path string) (*local, error) {
-	e, m, err := o.openSubject(path, o.backend)
+	e, m, err := o.openSubject(path, o.backend, o.engine)
 	if err != nil {
 		return nil, err
 	}
@@ -98,6 +98,9 @@ func (o *benchOptions) worker(ctx context.Context, backend, path string) (*remot
 	}
 	argv := []string{workerName, path, "--backend", backend, "--threads", itoa(o.engine.threads),
 		"--seed", strconv.FormatUint(o.inputs.seed, 10), "--library", o.engine.peer, "--reader", o.reader, "--quiet"}
+	if o.engine.cpu != "" && backend != "peer" {
+		argv = append(argv, "--cpu", o.engine.cpu)
+	}
 	if o.cacheFlag != "" {
 		argv = append(argv, "--cache-dir", o.cacheFlag)
 	}
@@ -216,6 +219,7 @@ func newBenchWorkerCmd(f *factory) *cobra.Command {
 		},
 	}
 	o.flags(cmd)
+	cmd.Flags().IntVar(&o.engine.threads, "threads", 1, "threads per run")
 	cmd.Flags().StringVar(&o.engine.peer, "library", "", "path of ONNX Runtime's library")
 	return cmd
 }

@@ -31,6 +31,7 @@ type engine struct {
 type engineOptions struct {
 	threads int
 	peer    string // path of ONNX Runtime, "" or "auto" to look for it
+	cpu     string // CPU that code is made for, "" for this one
 }
 
 // session is a model that is ready to run on its inputs.
@@ -38,7 +39,8 @@ type session struct {
 	run     func(context.Context) error
 	outputs func() ([]*ir.Data, error)
 	close   func()
-	bound   []string // inputs that were bound to their values when it was compiled
+	bound   []string                                            // inputs that were bound to their values when it was compiled
+	profile func(ctx context.Context, runs int) (*trace, error) // nil where steps cannot be timed
 }
 
 // defaultBackend is what runs a model when nothing is said: native code where

@@ -107,7 +107,7 @@ func (o *verifyOptions) runGraph(ctx context.Context, e engine, g *ir.Graph, in 
 		ts, err := core.EvalGraph(g, in)
 		return wrap(ts), err
 	}
-	s, err := prepareGraph(ctx, o.factory, compiledBackends[e.name](), g, in, o.engine.threads)
+	s, err := prepareGraph(ctx, o.factory, compiledBackends[e.name](), g, in, o.engine)
 	if err != nil {
 		return nil, err
 	}

@@ -81,7 +81,7 @@ func prepareCompiled(b backend.Backend) func(context.Context, *factory, engineOp
 		if err != nil {
 			return nil, err
 		}
-		q, err := prepareGraph(ctx, f, b, x.Graph, in, o.threads)
+		q, err := prepareGraph(ctx, f, b, x.Graph, in, o)
 		if err != nil {
 			return nil, err
 		}
@@ -91,8 +91,8 @@ func prepareCompiled(b backend.Backend) func(context.Context, *factory, engineOp
 }
 
 // prepareGraph compiles a core graph and opens it on its inputs.
-func prepareGraph(ctx context.Context, f *factory, b backend.Backend, g *ir.Graph, in []*tensor.Tensor, threads int) (*session, error) {
-	t, err := b.Target("")
+func prepareGraph(ctx context.Context, f *factory, b backend.Backend, g *ir.Graph, in []*tensor.Tensor, o engineOptions) (*session, error) {
+	t, err := b.Target(o.cpu)
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +100,7 @@ func prepareGraph(ctx context.Context, f *factory, b backend.Backend, g *ir.Grap
 	if err != nil {
 		return nil, err
 	}
-	ses, done, err := openProgram(ctx, f, b, p, t, threads)
+	ses, done, err := openProgram(ctx, f, b, p, t, o.threads)
 	if err != nil {
 		return nil, err
 	}

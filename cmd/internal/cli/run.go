@@ -44,6 +44,7 @@ prints a summary of each output, or the best classes if a label file is given.`,
   lathe run mnist.onnx -i digit.png --preprocess gray,invert --labels digits.txt
   lathe run mobilenet.onnx -i cat.jpg --preprocess resize=256,crop=224,scale=1/255 --labels imagenet.txt --top 5
   lathe run model.onnx --dim N=4 --seed 7 --json
+  lathe run model.onnx --input x.npy --cpu x86-64-v3
   lathe run artifact/ --input x.npy`,
 		Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, a []string) error {
@@ -62,6 +63,7 @@ prints a summary of each output, or the best classes if a label file is given.`,
 	fl.BoolVar(&o.force, "force", false, "replace an output that exists")
 	fl.StringVar(&o.engine.peer, "peer", "", "path of ONNX Runtime's library, for --backend peer")
 	fl.IntVar(&o.engine.threads, "threads", 1, "threads that the backend runs with")
+	o.engine.registerCPU(fl)
 	o.shapes.register(cmd)
 	o.inputs.register(cmd)
 	return cmd
@@ -90,7 +92,7 @@ func (o *runOptions) run(ctx context.Context) error {
 	if err := o.checkOut(); err != nil {
 		return err
 	}
-	e, m, err := o.openSubject(o.model, o.resolveBackend(o.backend))
+	e, m, err := o.openSubject(o.model, o.resolveBackend(o.backend), o.engine)
 	if err != nil {
 		return err
 	}

@@ -4,8 +4,12 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"runtime"
+
+	"github.com/spf13/pflag"
 
 	"github.com/lathe-ml/lathe/backends/artifact"
+	"github.com/lathe-ml/lathe/backends/cpu"
 	"github.com/lathe-ml/lathe/compiler/backend"
 	"github.com/lathe-ml/lathe/compiler/conformance"
 	"github.com/lathe-ml/lathe/compiler/fault"
@@ -23,14 +27,20 @@ func isArtifact(path string) bool {
 // openSubject resolves the argument of run, verify and bench: an artifact runs
 // itself, a model runs on the named engine. An artifact is given as a model
 // that has its inputs and outputs and no nodes.
-func (f *factory) openSubject(path, backendName string) (engine, *onnxfile.Model, error) {
+func (f *factory) openSubject(path, backendName string, o engineOptions) (engine, *onnxfile.Model, error) {
 	if !isArtifact(path) {
 		e, err := findEngine(backendName)
+		if err == nil {
+			err = o.checkCPU(e)
+		}
 		if err != nil {
 			return engine{}, nil, err
 		}
 		m, err := f.loadModel(path)
 		return e, m, err
+	}
+	if o.cpu != "" {
+		return engine{}, nil, fault.New(fault.Usage, "--cpu has no meaning for an artifact, whose code is made").InFile(path).Hint("compile the model with --cpu %s", o.cpu)
 	}
 	man, err := artifact.Read(path)
 	if err != nil {
@@ -75,7 +85,7 @@ func prepareArtifact(b backend.Backend) func(context.Context, *factory, engineOp
 // compiledSession wraps a backend's session; done is called at the end.
 func compiledSession(ses backend.Session, in []*tensor.Tensor, done func()) *session {
 	out := backend.NewOutputs(ses)
-	return &session{
+	q := &session{
 		run:     func(context.Context) error { return ses.Run(in, out) },
 		outputs: func() ([]*ir.Data, error) { return wrap(out), nil },
 		close: func() {
@@ -85,4 +95,32 @@ func compiledSession(ses backend.Session, in []*tensor.Tensor, done func()) *ses
 			}
 		},
 	}
+	if t, ok := ses.(cpu.Traced); ok {
+		q.profile = func(ctx context.Context, runs int) (*trace, error) { return traceSteps(ctx, t, in, out, runs) }
+	}
+	return q
+}
+
+// registerCPU adds --cpu to a command that compiles what it runs.
+func (o *engineOptions) registerCPU(fl *pflag.FlagSet) {
+	fl.StringVar(&o.cpu, "cpu", "", "CPU that code is made for, where the backend compiles: native or a level such as x86-64-v3")
+}
+
+// checkCPU holds that --cpu is not silently ignored.
+func (o engineOptions) checkCPU(e engine) error {
+	if o.cpu == "" {
+		return nil
+	}
+	b := compiledBackends[e.name]
+	if b == nil {
+		return fault.New(fault.Usage, "--cpu has no meaning for the backend %s, which makes no code", e.name).Hint("use it with --backend cpu")
+	}
+	t, err := b().Target(o.cpu)
+	if err == nil && t.Arch == "any" {
+		err = fault.New(fault.Usage, "--cpu has no meaning for the backend %s, which is the same everywhere", e.name).Hint("use it with --backend cpu")
+	}
+	if err == nil && t.Arch != runtime.GOARCH {
+		err = fault.New(fault.Toolchain, "code for %s (%s) cannot run on this machine (%s)", t.CPU, t.Arch, runtime.GOARCH)
+	}
+	return err
 }

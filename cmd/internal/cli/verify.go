@@ -55,7 +55,8 @@ Exit codes: 5 if any case fails, 0 if none does.`,
   lathe verify --testdata cases/node --backend core --json
   lathe verify model.onnx --backend core --against peer --dim N=1
   lathe verify model.onnx --testdata test_data_set_0
-  lathe verify model.onnx --backend cpu --per-node --input test_data_set_0`,
+  lathe verify model.onnx --backend cpu --per-node --input test_data_set_0
+  lathe verify model.onnx --cpu x86-64-v3`,
 		Args: args(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			if len(a) == 1 {
@@ -81,6 +82,7 @@ Exit codes: 5 if any case fails, 0 if none does.`,
 	fl.BoolVar(&o.perNode, "per-node", false, "compare every node's outputs with the reference evaluator")
 	fl.StringVar(&o.engine.peer, "peer", "", "path of ONNX Runtime's library (default: looked for)")
 	fl.IntVar(&o.engine.threads, "threads", 1, "threads that the backend runs with")
+	o.engine.registerCPU(fl)
 	o.shapes.register(cmd)
 	o.inputs.register(cmd)
 	return cmd
@@ -91,6 +93,9 @@ func (o *verifyOptions) run(ctx context.Context) error {
 		return o.verifyModel(ctx)
 	}
 	e, err := findEngine(o.resolveBackend(o.backend))
+	if err == nil {
+		err = o.engine.checkCPU(e)
+	}
 	if err != nil {
 		return err
 	}
@@ -180,7 +185,7 @@ func (o *verifyOptions) report(rep *conformance.Report) error {
 // verifyModel compares one model with recorded outputs, or with a second
 // engine on the same inputs.
 func (o *verifyOptions) verifyModel(ctx context.Context) error {
-	e, m, err := o.openSubject(o.model, o.resolveBackend(o.backend))
+	e, m, err := o.openSubject(o.model, o.resolveBackend(o.backend), o.engine)
 	if err != nil {
 		return err
 	}
@@ -202,7 +207,9 @@ func (o *verifyOptions) verifyModel(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	want, err := ref.runner(o.factory, o.engine)(ctx, refModel, set)
+	opt := o.engine
+	opt.cpu = "" // --cpu is about what is verified
+	want, err := ref.runner(o.factory, opt)(ctx, refModel, set)
 	if err != nil {
 		return o.skipped(fmt.Errorf("the reference %s: %w", ref.name, err))
 	}
@@ -253,7 +260,7 @@ func (o *verifyOptions) recordedArtifact(ctx context.Context, e engine, m *onnxf
 // model or artifact.
 func (o *verifyOptions) reference(e engine, m *onnxfile.Model) (engine, *onnxfile.Model, error) {
 	if _, err := os.Stat(o.against); err == nil {
-		ref, other, err := o.openSubject(o.against, "eval")
+		ref, other, err := o.openSubject(o.against, "eval", engineOptions{})
 		return ref, other, err
 	}
 	ref, err := findEngine(o.against)
