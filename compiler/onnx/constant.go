@@ -120,11 +120,7 @@ func expandRange(c *Ctx) {
 		if d == 0 {
 			c.Fail("delta is 0")
 		}
-		n := (l - s) / d
-		if (l-s)%d != 0 && (l-s < 0) == (d < 0) {
-			n++
-		}
-		size := c.rangeLen(float64(n))
+		size := c.rangeLen(steps(s, l, d))
 		if c.lazy(size) {
 			i := c.B.Mul(c.B.Iota(start.DType, 0, size), c.B.ScalarInt(start.DType, d))
 			c.Out(0, c.B.Add(i, c.B.ScalarInt(start.DType, s)))
@@ -152,6 +148,23 @@ func expandRange(c *Ctx) {
 		out.SetFloat(i, s+float64(i)*d)
 	}
 	c.Out(0, c.B.Const(out))
+}
+
+// steps is the number of elements of an integer range, exact as far as it is
+// not absurd. The distance may be beyond int64.
+func steps(start, limit, delta int64) float64 {
+	far, by := uint64(limit)-uint64(start), uint64(delta)
+	if delta < 0 {
+		far, by, start, limit = -far, -by, limit, start
+	}
+	if limit <= start {
+		return 0
+	}
+	n := far / by
+	if far%by != 0 {
+		n++
+	}
+	return float64(n)
 }
 
 // lazy reports whether a constant of n elements is better computed when the

@@ -35,7 +35,7 @@ type expander struct {
 
 // maxExpanded bounds the nodes that unrolling may make: three nested loops of
 // a legal trip count would make a billion.
-const maxExpanded = 1 << 20
+const maxExpanded = 1 << 18
 
 // spend counts a node that is expanded.
 func (x *expander) spend() *fault.Error {
