@@ -5,7 +5,7 @@ PEER    := $(CACHE)/peer
 ORT     := onnxruntime-node@1.30.0
 SHARED  ?= $(or $(LATHE_SHARED),../shared)
 FUZZ    ?= 20s
-THREADS ?= 1 2
+THREADS ?= 1,2
 BACKENDS ?= eval cpu
 
 .PHONY: build test check vet fmt staticcheck rules bench bench-peer conformance fuzz bench-checkpoint peer generate clean
@@ -40,9 +40,9 @@ dist/light/%.onnx: $(SHARED)/models/light/%/model.onnx | build
 	@mkdir -p $(@D)
 	bin/lathe simplify $< -o $@ --force --rules none --randomize-weights 1 --quiet
 
-bench-peer: build peer $(LIGHT) ## latency against ONNX Runtime, every shared model
-	@for t in $(THREADS); do \
-	  LATHE_ORT=$(PEER) bin/lathe bench --peer auto --threads $$t --keep-going $(wildcard $(SHARED)/models/*/model.onnx) $(LIGHT) || exit $$?; done
+bench-peer: build peer $(LIGHT) ## latency against ONNX Runtime, every shared model: docs/benchmarks.md
+	LATHE_ORT=$(PEER) bin/lathe bench --peer auto --threads $(THREADS) --keep-going --force --table docs/benchmarks.md \
+	  $(wildcard $(SHARED)/models/*/model.onnx) $(LIGHT)
 
 conformance: build ## ONNX's node cases, by family and by reason of refusal
 	@for b in $(BACKENDS); do \

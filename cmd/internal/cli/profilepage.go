@@ -77,7 +77,7 @@ func (a axis) decades() []float64 {
 func (v *profileView) plot() {
 	r := v.Roofline
 	x := axis{0.01, 1000, plotLeft, plotW - plotRight}
-	y := axis{r.Peak / 1e4, 2 * r.Peak, plotH - plotBottom, plotTop}
+	y := axis{r.Peak / 1e4, 5 * r.Peak, plotH - plotBottom, plotTop}
 	for _, d := range x.decades() {
 		v.XTicks = append(v.XTicks, plotDot{X: x.at(d), Y: plotH - plotBottom + 16, Text: fmt.Sprintf("%g", d)})
 		v.Lines = append(v.Lines, plotLine{x.at(d), plotTop, x.at(d), plotH - plotBottom, "grid", ""})
@@ -122,7 +122,7 @@ td.b{width:14em}svg{max-width:100%;height:auto;font-size:11px}
 <p>{{printf "%.1f" .US}} µs in {{len .Steps}} steps, the shortest of {{.Runs}} runs each; code for {{.CPU}}, threads: {{.Threads}}.</p>
 {{if .Roof}}<p>{{.Roof}}. Kernels that need fewer multiplications than the operation has (winograd) can be above the roofline.</p>
 <svg viewBox="0 0 900 420" width="900" height="420" role="img" aria-label="roofline">
-{{range .Lines}}<line class="{{.Class}}" x1="{{.X1}}" y1="{{.Y1}}" x2="{{.X2}}" y2="{{.Y2}}">{{if .Label}}<title>{{.Label}}</title>{{end}}</line>
+{{range .Lines}}<line class="{{.Class}}" x1="{{.X1}}" y1="{{.Y1}}" x2="{{.X2}}" y2="{{.Y2}}"></line>{{if .Label}}<text x="{{.X1}}" y="{{.Y1}}" dx="4" dy="-5">{{.Label}}</text>{{end}}
 {{end}}{{range .XTicks}}<text x="{{.X}}" y="{{.Y}}" text-anchor="middle">{{.Text}}</text>
 {{end}}{{range .YTicks}}<text x="{{.X}}" y="{{.Y}}" text-anchor="end">{{.Text}}</text>
 {{end}}<text x="480" y="416" text-anchor="middle">flops per byte</text>
