@@ -287,7 +287,7 @@ func (b *builder) call(e *loop.Expr) val {
 	case e.Fn == "clamp":
 		lo, hi := b.value(e.Args[1]).i, b.value(e.Args[2]).i
 		return val{i: func(f *frame) int64 { return min(max(x.i(f), lo(f)), hi(f)) }}
-	case in == tensor.I64 && (e.Fn == "add" || e.Fn == "mul"):
+	case in == tensor.I64 && (e.Fn == "add" || e.Fn == "mul" && e.Args[1].Kind == loop.Const):
 		i := b.index(e)
 		return val{i: func(f *frame) int64 { return int64(i(f)) }}
 	case len(e.Args) == 1 && in.IsFloat():

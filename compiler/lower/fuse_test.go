@@ -196,7 +196,7 @@ func TestRowsAreFused(t *testing.T) {
 				b.Output(v)
 			}
 			got := families(lowered(t, b.G, wide))
-			if len(got) > 2 || slices.ContainsFunc(got, func(f string) bool { return f != "rows" }) {
+			if len(got) > 1 || slices.ContainsFunc(got, func(f string) bool { return f != "rows" }) {
 				t.Errorf("kernels %v", got)
 			}
 		})

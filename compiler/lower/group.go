@@ -149,7 +149,7 @@ func constantOnly(v *ir.Value) bool {
 
 // closure grows a set of values from start through compatible nodes until
 // exactly one value of it is read outside and done accepts that value.
-func (l *lowerer) closure(start *ir.Value, at int, compatible func(*ir.Node) bool, done func(*ir.Value) bool) (set []*ir.Value, exit *ir.Value) {
+func (l *lowerer) closure(start *ir.Value, at int, compatible func(*ir.Node) bool, done func(set []*ir.Value, exit *ir.Value) bool) (set []*ir.Value, exit *ir.Value) {
 	in := map[*ir.Value]bool{start: true}
 	set = []*ir.Value{start}
 	open := map[*ir.Value]int{start: len(l.uses[start])} // uses outside the set
@@ -181,7 +181,7 @@ func (l *lowerer) closure(start *ir.Value, at int, compatible func(*ir.Node) boo
 		if l.isOut[v] {
 			open[v]++
 		}
-		if len(open) == 1 && open[v] > 0 && done(v) {
+		if len(open) == 1 && open[v] > 0 && done(set, v) {
 			return set, v
 		}
 	}
@@ -196,7 +196,7 @@ func (l *lowerer) extend(exit *ir.Value, pos map[*ir.Node]int) (members []*ir.Va
 	for {
 		set, e := l.closure(last, pos[last.Def], func(n *ir.Node) bool {
 			return core.Lookup(n.Op).Class == core.Pointwise && slices.Equal(n.Outputs[0].Static(), shape)
-		}, func(*ir.Value) bool { return true })
+		}, func([]*ir.Value, *ir.Value) bool { return true })
 		if e == nil {
 			return members, last
 		}
@@ -243,7 +243,16 @@ func (l *lowerer) rowGroup(r *ir.Node, pos map[*ir.Node]int) bool {
 		}
 		return false
 	}
-	set, exit := l.closure(r.Outputs[0], pos[r], compatible, func(v *ir.Value) bool { return slices.Equal(v.Static(), full) })
+	// The furthest exit is wanted: softmax can be left before its sum already,
+	// layer normalization before its variance.
+	var set []*ir.Value
+	var exit *ir.Value
+	l.closure(r.Outputs[0], pos[r], compatible, func(s []*ir.Value, v *ir.Value) bool {
+		if slices.Equal(v.Static(), full) {
+			set, exit = slices.Clone(s), v
+		}
+		return false
+	})
 	if exit == nil {
 		return false
 	}
