@@ -280,3 +280,63 @@ func TestBrokenArtifacts(t *testing.T) {
 		})
 	}
 }
+
+// TestCallersAtOnce runs one library from several threads at once, each with a
+// workspace of its own, while each run shares its work among two threads: all
+// results are those of a run alone, bit for bit.
+func TestCallersAtOnce(t *testing.T) {
+	g := expanded(t, parsed(t, `onnx graph "g" {
+  input %x: f32[64x96]
+  input %w: f32[96x128]
+  %a: f32[64x128] = MatMul(%x, %w)
+  %b: f32[64x128] = Tanh(%a)
+  %c: f32[64x128] = Softmax(%b)
+  %d: f32[128x64] = Transpose(%c)
+  %y: f32[64x64] = MatMul(%c, %d)
+  output %y
+}`))
+	dir := t.TempDir()
+	build(t, g, dir, backend.Options{Name: "m", Threads: 2})
+	const callers, rounds = 4, 100
+	ins, want := make([][]*tensor.Tensor, callers), make([][]byte, callers)
+	sessions := make([]backend.Session, callers)
+	for i := range callers {
+		s, err := Open(dir, 2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		sessions[i] = s
+		for k, p := range s.Inputs() {
+			x := tensor.New(p.Type, p.Shape...)
+			for j := range x.Len() {
+				x.SetFloat(j, float64((j*(7+2*i)+k)%23-11)/64)
+			}
+			ins[i] = append(ins[i], x)
+		}
+		want[i] = ran(t, s, ins[i]...)[0].Clone().Bytes()
+	}
+	errs := make(chan error, callers)
+	for i := range callers {
+		go func() {
+			out := backend.NewOutputs(sessions[i])
+			for r := range rounds {
+				clear(out[0].Bytes())
+				if err := sessions[i].Run(ins[i], out); err != nil {
+					errs <- err
+					return
+				}
+				if !bytes.Equal(out[0].Bytes(), want[i]) {
+					errs <- fmt.Errorf("caller %d: round %d differs", i, r)
+					return
+				}
+			}
+			errs <- nil
+		}()
+	}
+	for range callers {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+}
