@@ -81,7 +81,7 @@ func TestKeyOfSharedParts(t *testing.T) {
 	if k := deep("p0"); len(k) > 500 {
 		t.Errorf("a key of %d bytes", len(k))
 	}
-	if deep("p0") != deep("p0") || deep("p0") == deep("p1") {
+	if first, again := deep("p0"), deep("p0"); first != again || first == deep("p1") {
 		t.Error("long keys do not say what they stand for")
 	}
 }

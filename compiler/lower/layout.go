@@ -19,8 +19,6 @@ func plain(shape []int) Layout { return Layout{Shape: shape, L: 1} }
 
 func (l Layout) isPlain() bool { return l.L == 1 && l.Lo == [2]int{} && l.Hi == [2]int{} }
 
-func (l Layout) equal(o Layout) bool { return l.L == o.L && l.Lo == o.Lo && l.Hi == o.Hi }
-
 // blocks is the number of channel blocks.
 func (l Layout) blocks() int { return (l.Shape[1] + l.L - 1) / l.L }
 

@@ -90,7 +90,6 @@ type lowerer struct {
 	kernel map[string]*loop.Kernel
 	moved  map[string]*place // values copied into another layout
 	convs  map[*ir.Node]*tiledConv
-	serial int
 }
 
 // storable reports whether compiled memory holds elements of the type.

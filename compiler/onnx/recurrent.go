@@ -286,7 +286,7 @@ func (c *Ctx) fits(what string, v *ir.Value, shape ...int) {
 
 func expandRecurrent(c *Ctx, cl cell) {
 	b := c.B
-	x, out := c.In(0), c.In(0).DType()
+	out := c.In(0).DType()
 	work := workType(out)
 	batchFirst := c.N.Int("layout", 0) == 1
 	load := func(i int) *ir.Value {
@@ -299,8 +299,7 @@ func expandRecurrent(c *Ctx, cl cell) {
 	if !c.Has(1) || !c.Has(2) {
 		c.Fail("the weights are missing")
 	}
-	x = load(0)
-	w, r := load(1), load(2)
+	x, w, r := load(0), load(1), load(2)
 	if x.Rank() != 3 || w.Rank() != 3 || r.Rank() != 3 {
 		c.Fail("operands of ranks %d, %d and %d", x.Rank(), w.Rank(), r.Rank())
 	}

@@ -87,13 +87,7 @@ func (p *place) failed(ctx context.Context, err error) error {
 	return err
 }
 
-// manifest is lathe-manifest.json.
-type manifest struct {
-	Lathe  int            `json:"lathe_checkpoint_manifest"`
-	Format string         `json:"format"`
-	Files  []manifestFile `json:"files"`
-}
-
+// manifestFile is a file in lathe-manifest.json.
 type manifestFile struct {
 	Name    string           `json:"name"`
 	Tensors []manifestTensor `json:"tensors,omitempty"`

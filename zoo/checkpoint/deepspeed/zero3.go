@@ -84,7 +84,7 @@ func (r *reader) zero3Part(rk *rank, p *part) error {
 	count := int64(r.c.Topology.DP)
 	offset := int64(0)
 	for i, gr := range rk.groups {
-		v := vector{}
+		var v vector
 		key := int64(i)
 		if merged {
 			v = flat

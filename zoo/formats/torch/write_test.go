@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"math/big"
 	"math/rand/v2"
 	"os"
@@ -120,7 +121,7 @@ func odd() Value {
 		"x", x, "again", x, "flip", flip, "p", &p, "p2", &p2,
 		"ints", NewList(int64(0), int64(255), int64(256), int64(65535), int64(65536), int64(-1), int64(1)<<31, -int64(1)<<31, int64(-128), int64(-129),
 			int64(1)<<40, -int64(1)<<40, int64(1)<<62, -int64(1)<<63, new(big.Int).Lsh(big.NewInt(1), 63), new(big.Int).Lsh(big.NewInt(-1), 71), huge),
-		"floats", NewTuple(1.5, -0.0, 1e300, 2.0, 3.0), "none", nil, "yes", true, "no", false,
+		"floats", NewTuple(1.5, math.Copysign(0, -1), 1e300, 2.0, 3.0), "none", nil, "yes", true, "no", false,
 		"bytes", Bytes("\x00\xff\x80z"), "nobytes", Bytes(""), "bytearray", &Object{Class: &Class{"builtins", "bytearray"}, Args: NewTuple(Bytes("q"))},
 		"size", Size{4, 5, 6, 7}, "size0", Size{}, "complex", complex(1, -2), "dtype", DTypeClass(tensor.BF16),
 		"set", &Set{Items: []Value{int64(3), "s"}}, "frozen", &Set{Frozen: true, Items: []Value{NewTuple(int64(1), "t")}},
