@@ -340,3 +340,38 @@ func TestCallersAtOnce(t *testing.T) {
 		}
 	}
 }
+
+// TestRegionsOfDifferentSizes runs kernels of few and of many parallel
+// iterations right after each other: a worker that is late in one region must
+// not take a share of the next before that one is complete.
+func TestRegionsOfDifferentSizes(t *testing.T) {
+	text := "input %x0: f32[2x4096]\n"
+	for i := range 12 {
+		// Rows of 4096, then 4096 rows: both run in parallel, in 2 and in 8 shares.
+		text += fmt.Sprintf("%%a%[1]d: f32[2x4096] = Softmax(%%x%[1]d) {axis = 1}\n%%b%[1]d: f32[4096x2] = Transpose(%%a%[1]d)\n"+
+			"%%c%[1]d: f32[4096x2] = Softmax(%%b%[1]d) {axis = 1}\n%%x%[2]d: f32[2x4096] = Transpose(%%c%[1]d)\n", i, i+1)
+	}
+	g := expanded(t, parsed(t, "onnx graph \"g\" {\n"+text+"output %x12\n}"))
+	dir := t.TempDir()
+	build(t, g, dir, backend.Options{Name: "m", Threads: 3, KeepSource: true})
+	s, err := Open(dir, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	in := counted(g)
+	for i := range in[0].Len() {
+		in[0].SetFloat(i, float64(i%37)/9)
+	}
+	want := ran(t, s, in...)[0].Clone().Bytes()
+	out := backend.NewOutputs(s)
+	for r := range 500 {
+		clear(out[0].Bytes())
+		if err := s.Run(in, out); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(out[0].Bytes(), want) {
+			t.Fatalf("round %d differs", r)
+		}
+	}
+}

@@ -17,9 +17,11 @@ static struct {
   pthread_t id[MAX_THREADS];
   int threads;           /* the caller included */
   int started;
-  /* The number of the region in the upper half, its next chunk in the lower:
-     a chunk is taken by an exchange that fails if the region has changed, so
-     what was read of it before is what it was. */
+  /* The number of the region in the upper half, in the lower how many of its
+     chunks are left: a chunk is taken by an exchange that fails if the region
+     has changed, so what was read of it before is what it was. The count of
+     what is left must be here and not beside: a late worker of a region that
+     is used up would hold it against the size of the next one. */
   _Atomic u64 ticket;
   _Atomic u32 done;      /* chunks finished */
   atomic_int sleepers, stop;
@@ -47,9 +49,9 @@ static void work(int t) {
     region_fn fn = pool.fn;
     void *const *args = pool.args;
     char *scratch = pool.scratch;
-    i64 n = pool.n, c = (i64)(u32)s, chunks = pool.chunks;
-    if (c >= chunks) return;
-    if (!atomic_compare_exchange_weak(&pool.ticket, &s, s + 1)) continue;
+    i64 n = pool.n, chunks = pool.chunks, c = chunks - (i64)(u32)s;
+    if (!(u32)s) return;
+    if (!atomic_compare_exchange_weak(&pool.ticket, &s, s - 1)) continue;
     if (t) lathe_scratch = scratch + (size_t)t * LATHE_SCRATCH;
     fn(args, n * c / chunks, n * (c + 1) / chunks);
     atomic_fetch_add_explicit(&pool.done, 1, memory_order_release);
@@ -76,8 +78,8 @@ static void *worker(void *arg) {
 }
 
 /* Publishes a region: what it consists of must be written before. */
-static void publish(void) {
-  atomic_store(&pool.ticket, ((u64)current() + 1) << 32);
+static void publish(u32 chunks) {
+  atomic_store(&pool.ticket, ((u64)current() + 1) << 32 | chunks);
   if (atomic_load(&pool.sleepers)) {
     pthread_mutex_lock(&pool.sleep);
     pthread_cond_broadcast(&pool.wake);
@@ -87,9 +89,8 @@ static void publish(void) {
 
 static void stop_workers(void) {
   if (!pool.started) return;
-  pool.chunks = 0;
   atomic_store(&pool.stop, 1);
-  publish();
+  publish(0);
   for (int t = 1; t < pool.started; t++) pthread_join(pool.id[t], 0);
   pool.started = 0;
   atomic_store(&pool.stop, 0);
@@ -118,7 +119,7 @@ static void region(region_fn f, void *const *args, i64 n) {
   pool.fn = f; pool.args = args; pool.n = n; pool.scratch = lathe_scratch;
   pool.chunks = (u32)(n < chunks ? n : chunks);
   atomic_store_explicit(&pool.done, 0, memory_order_relaxed);
-  publish();
+  publish(pool.chunks);
   work(0);
   for (int spin = 0; atomic_load_explicit(&pool.done, memory_order_acquire) < pool.chunks; )
     if (++spin < 2000) relax(); else sched_yield();
