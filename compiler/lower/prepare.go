@@ -145,6 +145,8 @@ func (r *rebuild) node(n *ir.Node) {
 		outs = []*ir.Value{r.sunk(n, in)}
 	case (n.Op == "conv" || core.Lookup(n.Op).Class == core.Window) && in[0].Rank() == 3:
 		outs = []*ir.Value{r.planar(n, in)}
+	case core.Lookup(n.Op).Class == core.Window && r.trimmedWindow(n) != nil:
+		outs = []*ir.Value{r.trimmedWindow(n)}
 	case n.Op == "div" && in[0].DType() == tensor.F32 && r.reciprocal(n, in) != nil:
 		outs = []*ir.Value{r.reciprocal(n, in)}
 	case n.Op == "conv" || n.Op == "dot":
