@@ -52,7 +52,7 @@ func (l *lowerer) newTiled(n *ir.Node) *tiledConv {
 	blocks := func(n int) int { return (n + lanes - 1) / lanes }
 	c.icb, c.ocb = blocks(c.ic), blocks(c.oc)
 	switch g := geo.Groups; {
-	case g == 1 && c.oc*2 <= lanes && c.rowwiseFits(lanes):
+	case g == 1 && c.oc*4 <= lanes*3 && c.rowwiseFits(lanes):
 		c.rowwise = true
 	case g == 1 && c.oc*2 >= lanes:
 		c.planar = c.ic < lanes

@@ -106,13 +106,31 @@ func (c *tiledConv) chooseWinograd(lanes int) int {
 // the second cache, enough to use the weights well.
 const chunkTiles = 28
 
+// chunkRows is how many rows of tiles make a chunk: about chunkTiles tiles, or
+// eight where their transforms then stay in the first cache, and such that the
+// last chunk repeats as little as can be.
+func (t *convTile) chunkRows(n, th, tw int) int {
+	target := chunkTiles
+	if perTile := n * n * (t.icb + t.ocb) * t.lanes * 4; 8*perTile <= 48<<10 {
+		target = 8
+	}
+	best, cost := 1, th*(tw+4)
+	for r := 1; r <= th && r*tw <= max(tw, target*3/2); r++ {
+		chunks := (th + r - 1) / r
+		if c := chunks * (r*tw + 4); c < cost || c == cost && r*tw <= target {
+			best, cost = r, c
+		}
+	}
+	return best
+}
+
 // emitWinograd makes one kernel: per chunk of tile rows it transforms the
 // input, multiplies for each frequency, and transforms back.
 func (t *convTile) emitWinograd(l *lowerer) {
 	w := newWinograd(t.wino)
 	m, n, lanes := w.m, w.n, t.lanes
 	th, tw := (t.Out[0]+m-1)/m, (t.Out[1]+m-1)/m
-	r := min(th, max(1, chunkTiles/tw))
+	r := t.chunkRows(n, th, tw)
 	tiles := r * tw
 	chunks := (th + r - 1) / r
 	k := l.kernelFor(t.g.root)
