@@ -11,7 +11,7 @@ BACKENDS ?= eval cpu
 .PHONY: build test check vet fmt staticcheck rules bench bench-peer conformance fuzz bench-checkpoint peer generate clean
 
 build: ## the binary, bin/lathe
-	$(GO) build -trimpath -o bin/lathe ./cmd/lathe
+	$(GO) build -buildvcs=auto -trimpath -o bin/lathe ./cmd/lathe
 
 test: ## every test; says how many were skipped and why
 	$(GO) run ./internal/testsum -timeout 30m ./...
@@ -40,9 +40,12 @@ dist/light/%.onnx: $(SHARED)/models/light/%/model.onnx | build
 	@mkdir -p $(@D)
 	bin/lathe simplify $< -o $@ --force --rules none --randomize-weights 1 --quiet
 
-bench-peer: build peer $(LIGHT) ## latency against ONNX Runtime, every shared model: docs/benchmarks.md
+# Models of floats; PEER_MODELS=... times others.
+PEER_MODELS ?= $(foreach m,$(wildcard $(SHARED)/models/*/model.onnx),$(if $(findstring int,$(m:$(SHARED)/%=%)),,$(m))) $(LIGHT)
+
+bench-peer: build peer $(LIGHT) ## latency against ONNX Runtime, every shared model of floats: docs/benchmarks.md
 	LATHE_ORT=$(PEER) bin/lathe bench --peer auto --threads $(THREADS) --keep-going --force --table docs/benchmarks.md \
-	  $(wildcard $(SHARED)/models/*/model.onnx) $(LIGHT)
+	  $(PEER_MODELS)
 
 conformance: build ## ONNX's node cases, by family and by reason of refusal
 	@for b in $(BACKENDS); do \

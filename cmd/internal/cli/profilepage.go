@@ -17,7 +17,7 @@ const (
 // plotLine is a roof: a bandwidth's slope up to the peak, or a line of the grid.
 type plotLine struct {
 	X1, Y1, X2, Y2 float64
-	Class, Label   string
+	Class          string
 }
 
 // plotDot is a step or a label of an axis.
@@ -37,6 +37,7 @@ type profileView struct {
 	Dots   []plotDot
 	XTicks []plotDot
 	YTicks []plotDot
+	Labels []plotDot
 }
 
 func profileViews(models []benchResult) []profileView {
@@ -80,23 +81,27 @@ func (v *profileView) plot() {
 	y := axis{r.Peak / 1e4, 5 * r.Peak, plotH - plotBottom, plotTop}
 	for _, d := range x.decades() {
 		v.XTicks = append(v.XTicks, plotDot{X: x.at(d), Y: plotH - plotBottom + 16, Text: fmt.Sprintf("%g", d)})
-		v.Lines = append(v.Lines, plotLine{x.at(d), plotTop, x.at(d), plotH - plotBottom, "grid", ""})
+		v.Lines = append(v.Lines, plotLine{x.at(d), plotTop, x.at(d), plotH - plotBottom, "grid"})
 	}
 	for _, d := range y.decades() {
 		v.YTicks = append(v.YTicks, plotDot{X: plotLeft - 6, Y: y.at(d) + 4, Text: fmt.Sprintf("%g", d)})
-		v.Lines = append(v.Lines, plotLine{plotLeft, y.at(d), plotW - plotRight, y.at(d), "grid", ""})
+		v.Lines = append(v.Lines, plotLine{plotLeft, y.at(d), plotW - plotRight, y.at(d), "grid"})
 	}
-	for _, b := range r.Bandwidth {
+	for i, b := range r.Bandwidth {
 		// The slope flops/s = intensity * bandwidth, within the axes.
 		from, to := max(x.lo, y.lo/b.GBps), min(x.hi, r.Peak/b.GBps)
 		label := fmt.Sprintf("%s: %.0f GB/s", bytesText(int64(b.Bytes)), b.GBps)
-		v.Lines = append(v.Lines, plotLine{x.at(from), y.at(from * b.GBps), x.at(to), y.at(to * b.GBps), "roof", label})
+		v.Lines = append(v.Lines, plotLine{x.at(from), y.at(from * b.GBps), x.at(to), y.at(to * b.GBps), "roof"})
+		// Slopes lie close: each label stands further along than the last.
+		at := min(from*math.Pow(10, 0.75*float64(i)), to)
+		v.Labels = append(v.Labels, plotDot{X: x.at(at) + 4, Y: y.at(at*b.GBps) - 5, Text: label})
 	}
 	fastest := x.hi
 	for _, b := range r.Bandwidth {
 		fastest = min(fastest, r.Peak/b.GBps)
 	}
-	v.Lines = append(v.Lines, plotLine{x.at(fastest), y.at(r.Peak), x.at(x.hi), y.at(r.Peak), "roof", fmt.Sprintf("%.1f GFLOP/s", r.Peak)})
+	v.Lines = append(v.Lines, plotLine{x.at(fastest), y.at(r.Peak), x.at(x.hi), y.at(r.Peak), "roof"})
+	v.Labels = append(v.Labels, plotDot{X: plotW - plotRight - 110, Y: y.at(r.Peak) - 5, Text: fmt.Sprintf("%.1f GFLOP/s", r.Peak)})
 	for _, s := range v.ByTime {
 		if s.GFLOPs == nil || s.Flops == 0 || s.Bytes == 0 {
 			continue
@@ -122,12 +127,13 @@ td.b{width:14em}svg{max-width:100%;height:auto;font-size:11px}
 <p>{{printf "%.1f" .US}} µs in {{len .Steps}} steps, the shortest of {{.Runs}} runs each; code for {{.CPU}}, threads: {{.Threads}}.</p>
 {{if .Roof}}<p>{{.Roof}}. Kernels that need fewer multiplications than the operation has (winograd) can be above the roofline.</p>
 <svg viewBox="0 0 900 420" width="900" height="420" role="img" aria-label="roofline">
-{{range .Lines}}<line class="{{.Class}}" x1="{{.X1}}" y1="{{.Y1}}" x2="{{.X2}}" y2="{{.Y2}}"></line>{{if .Label}}<text x="{{.X1}}" y="{{.Y1}}" dx="4" dy="-5">{{.Label}}</text>{{end}}
+{{range .Lines}}<line class="{{.Class}}" x1="{{.X1}}" y1="{{.Y1}}" x2="{{.X2}}" y2="{{.Y2}}"></line>
 {{end}}{{range .XTicks}}<text x="{{.X}}" y="{{.Y}}" text-anchor="middle">{{.Text}}</text>
 {{end}}{{range .YTicks}}<text x="{{.X}}" y="{{.Y}}" text-anchor="end">{{.Text}}</text>
 {{end}}<text x="480" y="416" text-anchor="middle">flops per byte</text>
 <text x="8" y="14">GFLOP/s</text>
-{{range .Dots}}<circle cx="{{.X}}" cy="{{.Y}}" r="{{.R}}"><title>{{.Text}}</title></circle>
+{{range .Labels}}<text x="{{.X}}" y="{{.Y}}">{{.Text}}</text>
+{{end}}{{range .Dots}}<circle cx="{{.X}}" cy="{{.Y}}" r="{{.R}}"><title>{{.Text}}</title></circle>
 {{end}}</svg>
 {{end}}<h2>Kernel families</h2>
 <table><tr><th class="n">µs<th class="n">share %<th class="n">GFLOP/s<th class="n">GB/s<th class="n">% of roofline<th class="n">steps<th>family<th>time
