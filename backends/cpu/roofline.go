@@ -35,8 +35,12 @@ type Roofline struct {
 	Probe     time.Duration `json:"probe_ns"` // what tracing adds to a step
 }
 
-// workingSets lie within the usual sizes of L1, L2 and L3 caches and beyond.
-var workingSets = []int{16 << 10, 256 << 10, 4 << 20, 128 << 20}
+// workingSets are those of a thread. They lie within the usual sizes of L1, L2
+// and L3 caches and beyond: the last is less for many threads, which share what
+// memory there is.
+func workingSets(threads int) []int {
+	return []int{16 << 10, 256 << 10, 4 << 20, max(16<<20, 256<<20/threads)}
+}
 
 // Seconds is the least time for some work: the bandwidth is that of the
 // smallest measured working set that holds the bytes.
@@ -97,7 +101,7 @@ func measure(ctx context.Context, lib *dylib.Library, t backend.Traits, threads 
 		f["roof_fma"].Call(in, out, rounds)
 		return 24 * float64(t.Lanes) * rounds
 	})
-	for _, size := range workingSets {
+	for _, size := range workingSets(threads) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
