@@ -29,6 +29,9 @@ func newSession(p *program.Program, weights []byte, threads int) (*session, erro
 	if err := p.Check(); err != nil {
 		return nil, err
 	}
+	if err := artifact.CheckRoom(p.Workspace, p.Inputs, p.Outputs); err != nil {
+		return nil, err
+	}
 	s := &session{p: p, threads: threads, codes: map[*loop.Kernel]*code{}, frames: map[*code][]*frame{}}
 	s.mem.Workspace, s.mem.Weights = artifact.Aligned(p.Workspace), weights
 	for _, k := range p.Kernels {

@@ -89,6 +89,7 @@ type lowerer struct {
 	packed map[string]*program.Buf
 	kernel map[string]*loop.Kernel
 	moved  map[string]*place // values copied into another layout
+	dear   []*ir.Node        // elementwise ops that cost more than a load and are computed where they are read
 	convs  map[*ir.Node]*tiledConv
 }
 

@@ -124,9 +124,17 @@ func (l *lowerer) rowTemps(g *group, full []int, rowLen int) []*ir.Value {
 		roots = append(roots, r.Inputs[0])
 	}
 	var out []*ir.Value
-	for _, n := range l.g.Nodes {
+	if l.dear == nil {
+		l.dear = []*ir.Node{}
+		for _, n := range l.g.Nodes {
+			if core.Lookup(n.Op).Class == core.Pointwise && opCost(n) >= 4 && l.group[n.Outputs[0]] == nil {
+				l.dear = append(l.dear, n)
+			}
+		}
+	}
+	for _, n := range l.dear {
 		v := n.Outputs[0]
-		if l.group[v] != nil || core.Lookup(n.Op).Class != core.Pointwise || opCost(n) < 4 || !slices.Equal(v.Static(), full) || v == g.root {
+		if m := l.member[v]; m != nil && m != g || v == g.root || !slices.Equal(v.Static(), full) {
 			continue
 		}
 		passes := 0

@@ -7,11 +7,13 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/lathe-ml/lathe/backends/artifact"
 	"github.com/lathe-ml/lathe/compiler/conformance"
 	"github.com/lathe-ml/lathe/compiler/fault"
 	"github.com/lathe-ml/lathe/compiler/ir"
 	"github.com/lathe-ml/lathe/compiler/onnx"
 	"github.com/lathe-ml/lathe/compiler/onnxfile"
+	"github.com/lathe-ml/lathe/compiler/program"
 	"github.com/lathe-ml/lathe/compiler/tensor"
 	"github.com/lathe-ml/lathe/zoo/data"
 )
@@ -63,6 +65,9 @@ func (in *inputFlags) read(f *factory, m *onnxfile.Model, sh *shapeFlags) (*conf
 		}
 		shape, err := feedShape(v, o)
 		if err != nil {
+			return nil, err
+		}
+		if err := artifact.CheckRoom(0, []program.Port{{Name: v.Name, Type: v.Type.DType, Shape: shape}}); err != nil {
 			return nil, err
 		}
 		t, err := data.Random(v.Type.DType, shape, in.seed, v.Name)
