@@ -109,7 +109,7 @@ func Ports(ps []Port) ([]program.Port, error) {
 // Write hashes the artifact's files and writes the manifest beside them.
 func (m *Manifest) Write(dir string, files ...string) error {
 	for _, f := range files {
-		h, err := hashFile(filepath.Join(dir, f))
+		h, err := HashFile(filepath.Join(dir, f))
 		if err != nil {
 			return fault.New(fault.Usage, "cannot read back the artifact: %w", err)
 		}
@@ -142,7 +142,8 @@ func Read(dir string) (*Manifest, error) {
 	return &m, nil
 }
 
-func hashFile(path string) (string, error) {
+// HashFile is the SHA-256 of a file, in hex.
+func HashFile(path string) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return "", err

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/lathe-ml/lathe/backends/artifact"
 	"github.com/lathe-ml/lathe/compiler"
 	"github.com/lathe-ml/lathe/compiler/backend"
 	"github.com/lathe-ml/lathe/compiler/fault"
@@ -234,7 +235,7 @@ func TestBrokenArtifacts(t *testing.T) {
 	remove := func(name string) func(dir string) error {
 		return func(dir string) error { return os.Remove(filepath.Join(dir, name)) }
 	}
-	port := func(typ string, shape ...int) []Port { return []Port{{"x", typ, shape}} }
+	port := func(typ string, shape ...int) []artifact.Port { return []artifact.Port{{Name: "x", Type: typ, Shape: shape}} }
 	for _, c := range []struct {
 		name  string
 		spoil func(dir string) error
@@ -257,7 +258,7 @@ func TestBrokenArtifacts(t *testing.T) {
 		{"an unknown type", edit("inputs", port("float7", 1, 4)), fault.BadModel, "float7"},
 		{"a smaller input", edit("inputs", port("float", 1, 1)), fault.BadModel, "manifest"},
 		{"a smaller output", edit("outputs", port("float", 1)), fault.BadModel, "manifest"},
-		{"another count", edit("outputs", []Port{}), fault.BadModel, "manifest"},
+		{"another count", edit("outputs", []artifact.Port{}), fault.BadModel, "manifest"},
 		{"a negative shape", edit("inputs", port("float", -1, -4)), fault.BadModel, "manifest"},
 		{"an absurd shape", edit("inputs", port("float", 1<<40, 1<<40)), fault.BadModel, "manifest"},
 	} {

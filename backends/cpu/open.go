@@ -1,9 +1,7 @@
 package cpu
 
 import (
-	"encoding/json"
 	"fmt"
-	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -17,25 +15,8 @@ import (
 	"github.com/lathe-ml/lathe/compiler/tensor"
 )
 
-// ReadManifest reads an artifact's manifest.json.
-func ReadManifest(dir string) (*Manifest, error) {
-	path := filepath.Join(dir, "manifest.json")
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fault.New(fault.BadModel, "not an artifact: %w", err).InFile(dir).Hint("lathe compile MODEL -o DIR makes one")
-	}
-	var m Manifest
-	if err := json.Unmarshal(b, &m); err != nil {
-		return nil, fault.New(fault.BadModel, "broken manifest: %w", err).InFile(path)
-	}
-	if m.Format != 1 {
-		return nil, fault.New(fault.BadModel, "manifest format %d is not known", m.Format).InFile(path).Hint("compile the model again")
-	}
-	return &m, nil
-}
-
 type session struct {
-	m       *Manifest
+	m       *artifact.Manifest
 	lib     *dylib.Library
 	run     dylib.Func
 	ws      []byte
@@ -44,7 +25,7 @@ type session struct {
 
 // Open loads an artifact; threads 0 takes the number that it was built with.
 func Open(dir string, threads int) (backend.Session, error) {
-	m, err := ReadManifest(dir)
+	m, err := artifact.Read(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -60,7 +41,7 @@ func Open(dir string, threads int) (backend.Session, error) {
 	}
 	lib, err := dylib.Open(abs)
 	if err != nil {
-		return nil, m.damaged(abs, err)
+		return nil, damaged(m, abs, err)
 	}
 	s := &session{m: m, lib: lib}
 	if err := s.bind(threads); err != nil {
@@ -72,8 +53,8 @@ func Open(dir string, threads int) (backend.Session, error) {
 
 // damaged says that a library which cannot be loaded is not the one that was
 // built, where that is so.
-func (m *Manifest) damaged(path string, err error) error {
-	h, readErr := hashFile(path)
+func damaged(m *artifact.Manifest, path string, err error) error {
+	h, readErr := artifact.HashFile(path)
 	switch {
 	case readErr != nil:
 		return fault.New(fault.BadModel, "the artifact's library cannot be read: %w", readErr).Hint("compile the model again")
@@ -110,15 +91,11 @@ func (s *session) bind(threads int) error {
 	s.run = f["run"]
 	for _, q := range []struct {
 		kind string
-		from []Port
+		from []artifact.Port
 		to   *[]program.Port
 	}{{"input", s.m.Inputs, &s.in}, {"output", s.m.Outputs, &s.out}} {
-		for _, p := range q.from {
-			d, ok := tensor.ParseDType(p.Type)
-			if !ok {
-				return fault.New(fault.BadModel, "unknown element type %q in the manifest", p.Type)
-			}
-			*q.to = append(*q.to, program.Port{Name: p.Name, Type: d, Shape: p.Shape})
+		if *q.to, err = artifact.Ports(q.from); err != nil {
+			return err
 		}
 		if err := s.checkPorts(q.kind, *q.to); err != nil {
 			return err
@@ -128,7 +105,7 @@ func (s *session) bind(threads int) error {
 	if err := artifact.CheckRoom(size, s.in, s.out); err != nil {
 		return err
 	}
-	s.ws = aligned(size)
+	s.ws = artifact.Aligned(size)
 	return nil
 }
 
@@ -159,34 +136,14 @@ func (s *session) checkPorts(kind string, ports []program.Port) error {
 	return nil
 }
 
-// aligned gives memory that begins at a cache line.
-func aligned(n int) []byte {
-	b := make([]byte, n+program.Align)
-	off := int(-uintptr(unsafe.Pointer(&b[0])) & (program.Align - 1))
-	return b[off : off+n]
-}
-
 func (s *session) Inputs() []program.Port  { return s.in }
 func (s *session) Outputs() []program.Port { return s.out }
 
-// CheckTensors verifies that tensors are those of a signature.
-func CheckTensors(kind string, ports []program.Port, ts []*tensor.Tensor) error {
-	if len(ts) != len(ports) {
-		return fault.New(fault.Usage, "the model has %d %ss, %d are given", len(ports), kind, len(ts))
-	}
-	for i, p := range ports {
-		if ts[i].DType != p.Type || tensor.ShapeString(ts[i].Shape) != tensor.ShapeString(p.Shape) {
-			return fault.New(fault.BadModel, "%s %q is %s%s, got %s", kind, p.Name, p.Type, tensor.ShapeString(p.Shape), ts[i])
-		}
-	}
-	return nil
-}
-
 func (s *session) Run(in, out []*tensor.Tensor) error {
-	if err := CheckTensors("input", s.in, in); err != nil {
+	if err := artifact.CheckTensors("input", s.in, in); err != nil {
 		return err
 	}
-	if err := CheckTensors("output", s.out, out); err != nil {
+	if err := artifact.CheckTensors("output", s.out, out); err != nil {
 		return err
 	}
 	var pins dylib.Pins

@@ -10,6 +10,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/lathe-ml/lathe/backends/artifact"
 	"github.com/lathe-ml/lathe/backends/dylib"
 	"github.com/lathe-ml/lathe/backends/toolchain"
 	"github.com/lathe-ml/lathe/compiler/backend"
@@ -127,11 +128,11 @@ func fastest(threads, lanes, size int, work func(data, ones, out uintptr) float6
 	defer pins.Release()
 	var all sync.WaitGroup
 	for i := range threads {
-		buf := aligned(max(size, 64))
+		buf := artifact.Aligned(max(size, 64))
 		for j := range buf {
 			buf[j] = 0 // a page that nobody wrote is not memory yet
 		}
-		ones, out := aligned(8*lanes), aligned(32*lanes)
+		ones, out := artifact.Aligned(8*lanes), artifact.Aligned(32*lanes)
 		for j := range 2 * lanes {
 			*(*float32)(unsafe.Pointer(&ones[4*j])) = 1
 		}

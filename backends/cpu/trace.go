@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/lathe-ml/lathe/backends/artifact"
 	"github.com/lathe-ml/lathe/backends/dylib"
 	"github.com/lathe-ml/lathe/compiler/fault"
 	"github.com/lathe-ml/lathe/compiler/tensor"
@@ -13,7 +14,7 @@ import (
 // long each of its steps took.
 type Traced interface {
 	// Manifest describes the artifact, its steps among it.
-	Manifest() *Manifest
+	Manifest() *artifact.Manifest
 	// Trace runs once and adds the time of each step to the shortest that are
 	// known; best has an entry per step, 0 for none yet.
 	Trace(in, out []*tensor.Tensor, best []time.Duration) error
@@ -47,7 +48,7 @@ func probeHook() dylib.Func {
 	return probe.hook
 }
 
-func (s *session) Manifest() *Manifest { return s.m }
+func (s *session) Manifest() *artifact.Manifest { return s.m }
 
 func (s *session) Trace(in, out []*tensor.Tensor, best []time.Duration) error {
 	if len(best) != len(s.m.Steps) {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/lathe-ml/lathe/backends/artifact"
 	"github.com/lathe-ml/lathe/backends/cpu"
 	"github.com/lathe-ml/lathe/compiler/fault"
 	"github.com/lathe-ml/lathe/compiler/tensor"
@@ -20,7 +21,7 @@ const profileRuns = 20
 
 // trace is what a session's steps took.
 type trace struct {
-	man  *cpu.Manifest
+	man  *artifact.Manifest
 	best []time.Duration
 	runs int
 }
