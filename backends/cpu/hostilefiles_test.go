@@ -235,7 +235,9 @@ func TestBrokenArtifacts(t *testing.T) {
 	remove := func(name string) func(dir string) error {
 		return func(dir string) error { return os.Remove(filepath.Join(dir, name)) }
 	}
-	port := func(typ string, shape ...int) []artifact.Port { return []artifact.Port{{Name: "x", Type: typ, Shape: shape}} }
+	port := func(typ string, shape ...int) []artifact.Port {
+		return []artifact.Port{{Name: "x", Type: typ, Shape: shape}}
+	}
 	for _, c := range []struct {
 		name  string
 		spoil func(dir string) error
