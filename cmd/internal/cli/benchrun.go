@@ -98,8 +98,8 @@ func (o *benchOptions) worker(ctx context.Context, backend, path string) (*remot
 	}
 	argv := []string{workerName, path, "--backend", backend, "--threads", itoa(o.engine.threads),
 		"--seed", strconv.FormatUint(o.inputs.seed, 10), "--library", o.engine.peer, "--reader", o.reader, "--quiet"}
-	if o.engine.cpu != "" && backend != "peer" {
-		argv = append(argv, "--cpu", o.engine.cpu)
+	if backend != "peer" {
+		argv = append(argv, o.engine.args()...)
 	}
 	if o.cacheFlag != "" {
 		argv = append(argv, "--cache-dir", o.cacheFlag)

@@ -28,10 +28,9 @@ type compileOptions struct {
 	model      string
 	out        string
 	target     string
-	cpu        string
+	code       codegenFlags
 	threads    int
 	name       string
-	compiler   string
 	keepSource bool
 	force      bool
 	dryRun     bool
@@ -71,10 +70,9 @@ Shapes are fixed when code is made: dimensions with names are bound by --dim,
 	fl := cmd.Flags()
 	fl.StringVarP(&o.out, "output", "o", "", "folder that is written")
 	fl.StringVar(&o.target, "target", "cpu", "what is made: cpu, native code; portable, a program that lathe itself runs, without a C compiler")
-	fl.StringVar(&o.cpu, "cpu", "native", "CPU that code is made for: native or a level such as x86-64-v3")
+	o.code.register(fl)
 	fl.IntVar(&o.threads, "threads", 1, "threads that the artifact starts with")
 	fl.StringVar(&o.name, "name", "", "prefix of the C functions (default: the file's name)")
-	fl.StringVar(&o.compiler, "cc", "", "C compiler (default: CC, gcc, clang)")
 	fl.BoolVar(&o.keepSource, "keep-source", false, "keep the C sources in the artifact")
 	fl.BoolVar(&o.force, "force", false, "replace an artifact that exists")
 	fl.BoolVar(&o.dryRun, "dry-run", false, "stop before the C compiler; write nothing")
@@ -126,7 +124,7 @@ func (o *compileOptions) run(ctx context.Context) error {
 		return err
 	}
 	b := make()
-	l, err := lowerModel(m, opt, b, o.cpu)
+	l, err := lowerModel(m, opt, b, o.code)
 	if err != nil {
 		return err
 	}
@@ -161,7 +159,7 @@ func (o *compileOptions) build(ctx context.Context, m *onnxfile.Model, opt onnx.
 	if err != nil {
 		return err
 	}
-	cache, err := o.objectCache()
+	build, err := o.code.build(o.factory, l.traits, o.name, o.threads)
 	if err != nil {
 		return err
 	}
@@ -175,17 +173,15 @@ func (o *compileOptions) build(ctx context.Context, m *onnxfile.Model, opt onnx.
 	}
 	bar := o.Progress("compiling "+filepath.Base(o.model), 0)
 	defer bar.Done()
+	build.KeepSource, build.Manifest = o.keepSource, made
+	build.Progress = func(done, total int, what string) { bar.Describe(what); bar.Add(1) }
 	// The C compiler runs in a folder of its own.
 	out, err := filepath.Abs(o.out)
 	if err != nil {
 		return fault.New(fault.Usage, "no such place as %s: %w", o.out, err)
 	}
 	return atomicfile.WriteDir(out, o.force, func(tmp string) error {
-		err := b.Build(ctx, l.program, tmp, backend.Options{
-			Name: o.name, Traits: l.traits, Threads: o.threads, CacheDir: cache, Compiler: o.compiler,
-			KeepSource: o.keepSource, Manifest: made,
-			Progress: func(done, total int, what string) { bar.Describe(what); bar.Add(1) },
-		})
+		err := b.Build(ctx, l.program, tmp, build)
 		if err == nil {
 			err = ctx.Err()
 		}

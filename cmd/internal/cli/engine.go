@@ -29,9 +29,9 @@ type engine struct {
 
 // engineOptions are the settings that engines share.
 type engineOptions struct {
+	codegenFlags
 	threads int
 	peer    string // path of ONNX Runtime, "" or "auto" to look for it
-	cpu     string // CPU that code is made for, "" for this one
 }
 
 // session is a model that is ready to run on its inputs.

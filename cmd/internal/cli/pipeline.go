@@ -10,7 +10,6 @@ import (
 	"github.com/lathe-ml/lathe/backends/cpu"
 	"github.com/lathe-ml/lathe/backends/interp"
 	"github.com/lathe-ml/lathe/backends/portable"
-	"github.com/lathe-ml/lathe/compiler"
 	"github.com/lathe-ml/lathe/compiler/backend"
 	"github.com/lathe-ml/lathe/compiler/conformance"
 	"github.com/lathe-ml/lathe/compiler/fault"
@@ -29,18 +28,17 @@ type lowered struct {
 }
 
 // lowerModel takes a model to a program for a backend's CPU.
-func lowerModel(m *onnxfile.Model, o onnx.Options, b backend.Backend, cpuName string) (*lowered, error) {
-	t, err := b.Target(cpuName)
-	if err != nil {
+func lowerModel(m *onnxfile.Model, o onnx.Options, b backend.Backend, c codegenFlags) (*lowered, error) {
+	if _, err := b.Target(c.cpu); err != nil {
 		return nil, err
 	}
 	x, err := onnx.Expand(m.Graph, o)
 	if err != nil {
 		return nil, inModel(err, m)
 	}
-	p, err := compiler.Program(x.Graph, t)
+	p, t, err := c.program(b, x.Graph)
 	if err != nil {
-		return nil, inModel(fmt.Errorf("lowering: %w", err), m)
+		return nil, inModel(err, m)
 	}
 	return &lowered{p, t, x}, nil
 }
@@ -92,15 +90,11 @@ func prepareCompiled(b backend.Backend) func(context.Context, *factory, engineOp
 
 // prepareGraph compiles a core graph and opens it on its inputs.
 func prepareGraph(ctx context.Context, f *factory, b backend.Backend, g *ir.Graph, in []*tensor.Tensor, o engineOptions) (*session, error) {
-	t, err := b.Target(o.cpu)
+	p, t, err := o.program(b, g)
 	if err != nil {
 		return nil, err
 	}
-	p, err := compiler.Program(g, t)
-	if err != nil {
-		return nil, err
-	}
-	ses, done, err := openProgram(ctx, f, b, p, t, o.threads)
+	ses, done, err := openProgram(ctx, f, b, p, t, o)
 	if err != nil {
 		return nil, err
 	}
@@ -109,12 +103,12 @@ func prepareGraph(ctx context.Context, f *factory, b backend.Backend, g *ir.Grap
 
 // openProgram opens a program directly where the backend can, else by building
 // an artifact in a temporary folder.
-func openProgram(ctx context.Context, f *factory, b backend.Backend, p *program.Program, t backend.Traits, threads int) (backend.Session, func(), error) {
+func openProgram(ctx context.Context, f *factory, b backend.Backend, p *program.Program, t backend.Traits, o engineOptions) (backend.Session, func(), error) {
 	if b.Direct != nil {
-		ses, err := b.Direct(p, threads)
+		ses, err := b.Direct(p, o.threads)
 		return ses, nil, err
 	}
-	cache, err := f.objectCache()
+	opt, err := o.build(f, t, "model", o.threads)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -123,11 +117,11 @@ func openProgram(ctx context.Context, f *factory, b backend.Backend, p *program.
 		return nil, nil, fault.New(fault.Usage, "cannot make a temporary folder: %w", err).Hint("set TMPDIR to a folder with space")
 	}
 	done := func() { os.RemoveAll(dir) }
-	if err := b.Build(ctx, p, dir, backend.Options{Name: "model", Traits: t, Threads: threads, CacheDir: cache}); err != nil {
+	if err := b.Build(ctx, p, dir, opt); err != nil {
 		done()
 		return nil, nil, err
 	}
-	ses, err := b.Open(dir, threads)
+	ses, err := b.Open(dir, o.threads)
 	if err != nil {
 		done()
 		return nil, nil, err

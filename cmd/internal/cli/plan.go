@@ -13,7 +13,7 @@ import (
 type planOptions struct {
 	*factory
 	target string
-	cpu    string
+	code   codegenFlags
 	shapes shapeFlags
 }
 
@@ -31,7 +31,7 @@ that cannot be compiled is refused with every op that is not known.`,
 		RunE: func(_ *cobra.Command, a []string) error { return o.run(a[0]) },
 	}
 	cmd.Flags().StringVar(&o.target, "target", "cpu", "what would be made: cpu or portable")
-	cmd.Flags().StringVar(&o.cpu, "cpu", "native", "CPU that code would be made for")
+	o.code.registerProgram(cmd.Flags())
 	o.shapes.register(cmd)
 	return cmd
 }
@@ -53,7 +53,7 @@ func (o *planOptions) run(path string) error {
 	if u := onnx.Unknown(m.Graph, conformance.Opsets(m)); len(u) > 0 {
 		return fault.New(fault.Unsupported, "the model has ops that lathe does not know: %s", strings.Join(u, ", ")).InFile(m.Path)
 	}
-	l, err := lowerModel(m, opt, make(), o.cpu)
+	l, err := lowerModel(m, opt, make(), o.code)
 	if err != nil {
 		return err
 	}

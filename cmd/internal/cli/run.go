@@ -63,7 +63,7 @@ prints a summary of each output, or the best classes if a label file is given.`,
 	fl.BoolVar(&o.force, "force", false, "replace an output that exists")
 	fl.StringVar(&o.engine.peer, "peer", "", "path of ONNX Runtime's library, for --backend peer")
 	fl.IntVar(&o.engine.threads, "threads", 1, "threads that the backend runs with")
-	o.engine.registerCPU(fl)
+	o.engine.register(fl)
 	o.shapes.register(cmd)
 	o.inputs.register(cmd)
 	return cmd

@@ -4,9 +4,6 @@ import (
 	"context"
 	"os"
 	"path/filepath"
-	"runtime"
-
-	"github.com/spf13/pflag"
 
 	"github.com/lathe-ml/lathe/backends/artifact"
 	"github.com/lathe-ml/lathe/backends/cpu"
@@ -31,7 +28,7 @@ func (f *factory) openSubject(path, backendName string, o engineOptions) (engine
 	if !isArtifact(path) {
 		e, err := findEngine(backendName)
 		if err == nil {
-			err = o.checkCPU(e)
+			err = o.check(e)
 		}
 		if err != nil {
 			return engine{}, nil, err
@@ -39,8 +36,8 @@ func (f *factory) openSubject(path, backendName string, o engineOptions) (engine
 		m, err := f.loadModel(path)
 		return e, m, err
 	}
-	if o.cpu != "" {
-		return engine{}, nil, fault.New(fault.Usage, "--cpu has no meaning for an artifact, whose code is made").InFile(path).Hint("compile the model with --cpu %s", o.cpu)
+	if err := o.none(path); err != nil {
+		return engine{}, nil, err
 	}
 	man, err := artifact.Read(path)
 	if err != nil {
@@ -99,28 +96,4 @@ func compiledSession(ses backend.Session, in []*tensor.Tensor, done func()) *ses
 		q.profile = func(ctx context.Context, runs int) (*trace, error) { return traceSteps(ctx, t, in, out, runs) }
 	}
 	return q
-}
-
-// registerCPU adds --cpu to a command that compiles what it runs.
-func (o *engineOptions) registerCPU(fl *pflag.FlagSet) {
-	fl.StringVar(&o.cpu, "cpu", "", "CPU that code is made for, where the backend compiles: native or a level such as x86-64-v3")
-}
-
-// checkCPU holds that --cpu is not silently ignored.
-func (o engineOptions) checkCPU(e engine) error {
-	if o.cpu == "" {
-		return nil
-	}
-	b := compiledBackends[e.name]
-	if b == nil {
-		return fault.New(fault.Usage, "--cpu has no meaning for the backend %s, which makes no code", e.name).Hint("use it with --backend cpu")
-	}
-	t, err := b().Target(o.cpu)
-	if err == nil && t.Arch == "any" {
-		err = fault.New(fault.Usage, "--cpu has no meaning for the backend %s, which is the same everywhere", e.name).Hint("use it with --backend cpu")
-	}
-	if err == nil && t.Arch != runtime.GOARCH {
-		err = fault.New(fault.Toolchain, "code for %s (%s) cannot run on this machine (%s)", t.CPU, t.Arch, runtime.GOARCH)
-	}
-	return err
 }

@@ -82,7 +82,7 @@ Exit codes: 5 if any case fails, 0 if none does.`,
 	fl.BoolVar(&o.perNode, "per-node", false, "compare every node's outputs with the reference evaluator")
 	fl.StringVar(&o.engine.peer, "peer", "", "path of ONNX Runtime's library (default: looked for)")
 	fl.IntVar(&o.engine.threads, "threads", 1, "threads that the backend runs with")
-	o.engine.registerCPU(fl)
+	o.engine.register(fl)
 	o.shapes.register(cmd)
 	o.inputs.register(cmd)
 	return cmd
@@ -94,7 +94,7 @@ func (o *verifyOptions) run(ctx context.Context) error {
 	}
 	e, err := findEngine(o.resolveBackend(o.backend))
 	if err == nil {
-		err = o.engine.checkCPU(e)
+		err = o.engine.check(e)
 	}
 	if err != nil {
 		return err
@@ -208,7 +208,7 @@ func (o *verifyOptions) verifyModel(ctx context.Context) error {
 		return err
 	}
 	opt := o.engine
-	opt.cpu = "" // --cpu is about what is verified
+	opt.codegenFlags = codegenFlags{} // they are about what is verified
 	want, err := ref.runner(o.factory, opt)(ctx, refModel, set)
 	if err != nil {
 		return o.skipped(fmt.Errorf("the reference %s: %w", ref.name, err))

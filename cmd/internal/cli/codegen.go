@@ -1,0 +1,128 @@
+package cli
+
+import (
+	"fmt"
+	"runtime"
+
+	"github.com/spf13/pflag"
+
+	"github.com/lathe-ml/lathe/compiler"
+	"github.com/lathe-ml/lathe/compiler/backend"
+	"github.com/lathe-ml/lathe/compiler/fault"
+	"github.com/lathe-ml/lathe/compiler/ir"
+	"github.com/lathe-ml/lathe/compiler/program"
+)
+
+// codegenFlags say how code is made of a model. Every command that compiles
+// has the same ones: a new one is a field, a row of the table, and its use in
+// program or build.
+type codegenFlags struct {
+	cpu      string
+	compiler string
+}
+
+// codegenRow is a flag that says how code is made; "" means its default.
+type codegenRow struct {
+	name, usage string
+	builds      bool // is about the C compiler: has no meaning where none runs
+	at          func(*codegenFlags) *string
+}
+
+// codegenRows is the table of the flags, in the order of the help.
+var codegenRows = []codegenRow{
+	{"cpu", "CPU that code is made for: native or a level such as x86-64-v3 (default native)", false,
+		func(c *codegenFlags) *string { return &c.cpu }},
+	{"cc", "C compiler (default: CC, gcc, clang)", true,
+		func(c *codegenFlags) *string { return &c.compiler }},
+}
+
+// register adds the flags to a command that makes code.
+func (c *codegenFlags) register(fl *pflag.FlagSet) {
+	c.registerProgram(fl)
+	for _, r := range codegenRows {
+		if r.builds {
+			fl.StringVar(r.at(c), r.name, "", r.usage)
+		}
+	}
+}
+
+// registerProgram adds those that say what the program is, to a command that
+// stops before the C compiler.
+func (c *codegenFlags) registerProgram(fl *pflag.FlagSet) {
+	for _, r := range codegenRows {
+		if !r.builds {
+			fl.StringVar(r.at(c), r.name, "", r.usage)
+		}
+	}
+}
+
+// args are the flags again, for a second process.
+func (c codegenFlags) args() []string {
+	var list []string
+	for _, r := range codegenRows {
+		if v := *r.at(&c); v != "" {
+			list = append(list, "--"+r.name, v)
+		}
+	}
+	return list
+}
+
+// program takes a core graph to a backend's program.
+func (c codegenFlags) program(b backend.Backend, g *ir.Graph) (*program.Program, backend.Traits, error) {
+	t, err := b.Target(c.cpu)
+	if err != nil {
+		return nil, t, err
+	}
+	p, err := compiler.Program(g, t)
+	if err != nil {
+		return nil, t, fmt.Errorf("lowering: %w", err)
+	}
+	return p, t, nil
+}
+
+// build gives what a backend's Build is asked for.
+func (c codegenFlags) build(f *factory, t backend.Traits, name string, threads int) (backend.Options, error) {
+	cache, err := f.objectCache()
+	return backend.Options{Name: name, Traits: t, Threads: threads, CacheDir: cache, Compiler: c.compiler}, err
+}
+
+// check holds that no flag is silently ignored by an engine.
+func (c codegenFlags) check(e engine) error {
+	for _, r := range codegenRows {
+		if *r.at(&c) == "" {
+			continue
+		}
+		why := ""
+		b := compiledBackends[e.name]
+		switch {
+		case b == nil:
+			why = "which makes no code"
+		case r.builds && b().Emit == nil:
+			why = "which runs no C compiler"
+		default:
+			continue
+		}
+		return fault.New(fault.Usage, "--%s has no meaning for the backend %s, %s", r.name, e.name, why).Hint("use it with --backend cpu")
+	}
+	if c.cpu == "" {
+		return nil
+	}
+	t, err := compiledBackends[e.name]().Target(c.cpu)
+	if err == nil && t.Arch == "any" {
+		err = fault.New(fault.Usage, "--cpu has no meaning for the backend %s, which is the same everywhere", e.name).Hint("use it with --backend cpu")
+	}
+	if err == nil && t.Arch != runtime.GOARCH {
+		err = fault.New(fault.Toolchain, "code for %s (%s) cannot run on this machine (%s)", t.CPU, t.Arch, runtime.GOARCH)
+	}
+	return err
+}
+
+// none holds that no flag is given for an artifact, whose code is made.
+func (c codegenFlags) none(path string) error {
+	for _, r := range codegenRows {
+		if v := *r.at(&c); v != "" {
+			return fault.New(fault.Usage, "--%s has no meaning for an artifact, whose code is made", r.name).InFile(path).Hint("compile the model with --%s %s", r.name, v)
+		}
+	}
+	return nil
+}
