@@ -9,13 +9,27 @@ import (
 	"github.com/lathe-ml/lathe/compiler/backend"
 	"github.com/lathe-ml/lathe/compiler/ir"
 	"github.com/lathe-ml/lathe/compiler/lower"
+	"github.com/lathe-ml/lathe/compiler/precision"
 	"github.com/lathe-ml/lathe/compiler/program"
+	"github.com/lathe-ml/lathe/compiler/schedule"
 )
 
+// Options are what a user asks of a compilation beside its target.
+type Options struct {
+	Precision precision.Mode
+	// Schedules gives recorded decisions; nil: the heuristics decide.
+	Schedules schedule.Lookup
+	// Explore asks for the neighbours of every decision, for tuning.
+	Explore bool
+}
+
 // Program lowers a core graph for a target.
-func Program(g *ir.Graph, t backend.Traits) (*program.Program, error) {
+func Program(g *ir.Graph, t backend.Traits, o Options) (*program.Program, error) {
 	if g.Level != ir.Core {
 		return nil, fmt.Errorf("internal error: lowering a graph of level %s", g.Level)
 	}
-	return lower.Lower(g, lower.Options{Lanes: t.Lanes, Regs: t.Regs})
+	return lower.Lower(g, lower.Options{
+		Lanes: t.Lanes, Regs: t.Regs,
+		Precision: o.Precision, Schedules: o.Schedules, Explore: o.Explore,
+	})
 }

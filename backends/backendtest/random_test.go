@@ -130,7 +130,7 @@ func TestDump(t *testing.T) {
 		t.Fatal(err)
 	}
 	tr, _ := interp.Backend().Target("")
-	p, err := compiler.Program(r.Graph, tr)
+	p, err := compiler.Program(r.Graph, tr, compiler.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -71,7 +71,7 @@ func with(ctx context.Context, be backend.Backend, o Options, g *ir.Graph, f fun
 	if err != nil {
 		return err
 	}
-	p, err := compiler.Program(g, tr)
+	p, err := compiler.Program(g, tr, compiler.Options{})
 	if err != nil {
 		return err
 	}

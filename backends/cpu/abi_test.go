@@ -54,7 +54,7 @@ func TestReadmeExamples(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := compiler.Program(x.Graph, tr)
+	p, err := compiler.Program(x.Graph, tr, compiler.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -40,7 +40,7 @@ func build(t *testing.T, g *ir.Graph, dir string, o backend.Options) {
 		}
 		o.Traits = tr
 	}
-	p, err := compiler.Program(g, o.Traits)
+	p, err := compiler.Program(g, o.Traits, compiler.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

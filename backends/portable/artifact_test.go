@@ -27,7 +27,7 @@ func lowered(t *testing.T, seed uint64) (*backendtest.Random, *program.Program, 
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := compiler.Program(r.Graph, tr)
+	p, err := compiler.Program(r.Graph, tr, compiler.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,7 +133,7 @@ func FuzzDecode(f *testing.F) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		p, err := compiler.Program(r.Graph, backend.Traits{Lanes: 8, Regs: 32})
+		p, err := compiler.Program(r.Graph, backend.Traits{Lanes: 8, Regs: 32}, compiler.Options{})
 		if err != nil {
 			f.Fatal(err)
 		}

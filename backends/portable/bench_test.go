@@ -31,7 +31,7 @@ func BenchmarkConv(b *testing.B) {
 			one, pad := []int{1, 1}, []int{c.pad, c.pad}
 			g.Output(g.Conv(x, g.Const(w), core.ConvSpec{Strides: one, Dilations: one, Lo: pad, Hi: pad, Groups: 1}))
 			tr, _ := portable.Target("")
-			p, err := compiler.Program(g.G, tr)
+			p, err := compiler.Program(g.G, tr, compiler.Options{})
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -1,9 +1,14 @@
 package lower
 
 import (
+	"fmt"
+	"strconv"
+	"strings"
+
 	"github.com/lathe-ml/lathe/compiler/core"
 	"github.com/lathe-ml/lathe/compiler/ir"
 	"github.com/lathe-ml/lathe/compiler/loop"
+	"github.com/lathe-ml/lathe/compiler/schedule"
 	"github.com/lathe-ml/lathe/compiler/tensor"
 )
 
@@ -21,6 +26,7 @@ type tiledConv struct {
 	w          *tensor.Tensor
 	wName      string
 	wino       int // tile size of Winograd's form, 0 for the direct one
+	site       *site
 }
 
 // tiled gives the tile geometry of a convolution; nil if it needs the general
@@ -49,24 +55,9 @@ func (l *lowerer) newTiled(n *ir.Node) *tiledConv {
 	if c.w == nil {
 		return nil
 	}
-	blocks := func(n int) int { return (n + lanes - 1) / lanes }
-	c.icb, c.ocb = blocks(c.ic), blocks(c.oc)
-	switch g := geo.Groups; {
-	case g == 1 && c.oc*4 <= lanes*3 && c.rowwiseFits(lanes):
-		c.rowwise = true
-	case g == 1 && c.oc*2 >= lanes:
-		c.planar = c.ic < lanes
-		c.groupWidth = c.ocb
-	case g == c.ic && g == c.oc && g*2 >= lanes:
-		c.depthwise = true
-	case g > 1 && (c.ic/g)%lanes == 0 && (c.oc/g)%lanes == 0:
-		c.icb, c.groupWidth = c.ic/g/lanes, c.oc/g/lanes
-	case c.rowwiseFits(lanes):
-		c.rowwise = true
-	default:
+	if !c.decide(l, n) {
 		return nil
 	}
-	c.wino = c.chooseWinograd(lanes)
 	for a := range 2 {
 		c.lo[a] = geo.Lo[a]
 		if m := c.wino; m > 0 { // whole tiles are read
@@ -76,6 +67,84 @@ func (l *lowerer) newTiled(n *ir.Node) *tiledConv {
 		c.hi[a] = max(0, (geo.Out[a]-1)*geo.Strides[a]+(geo.Kernel[a]-1)*geo.Dilations[a]+1-geo.Lo[a]-xs[2+a])
 	}
 	return c
+}
+
+// The forms of a tiled convolution.
+const (
+	formDirect    = "direct"    // channel blocks in and out
+	formPlanar    = "planar"    // few input channels, which stay row-major
+	formDepthwise = "depthwise" // a filter per channel, lanes are channels
+	formPixels    = "pixels"    // lanes are neighbouring pixels of a row
+	formWinograd  = "winograd"  // with the tile's size behind it
+)
+
+// decide picks the form, false if none serves.
+func (c *tiledConv) decide(l *lowerer, n *ir.Node) bool {
+	lanes, g := l.o.Lanes, c.Groups
+	blocks := func(n int) int { return (n + lanes - 1) / lanes }
+	c.icb, c.ocb = blocks(c.ic), blocks(c.oc)
+	var heuristic string
+	var possible []string
+	if c.rowwiseFits(lanes) {
+		heuristic, possible = formPixels, []string{formPixels}
+	}
+	switch {
+	case g == 1:
+		form := formDirect
+		if c.ic < lanes {
+			form = formPlanar
+			possible = append(possible, formPlanar)
+		}
+		possible = append(possible, formDirect)
+		for _, m := range c.winograds(l) {
+			possible = append(possible, formWinograd+strconv.Itoa(m))
+		}
+		switch {
+		case heuristic != "" && c.oc*4 <= lanes*3:
+		case c.oc*2 >= lanes:
+			heuristic = form
+			if m := c.chooseWinograd(l); m > 0 {
+				heuristic = formWinograd + strconv.Itoa(m)
+			}
+		}
+	case g == c.ic && g == c.oc:
+		possible = append(possible, formDepthwise)
+		if g*2 >= lanes {
+			heuristic = formDepthwise
+		}
+	case (c.ic/g)%lanes == 0 && (c.oc/g)%lanes == 0:
+		heuristic, possible = formDirect, append(possible, formDirect)
+	}
+	if heuristic == "" {
+		return false
+	}
+	c.site = l.siteOf(n, fmt.Sprintf("conv x%s w%s stride%s dilation%s pad%s,%s groups%d", dims(n.Inputs[0].Static()), dims(n.Inputs[1].Static()),
+		dims(c.Strides), dims(c.Dilations), dims(c.Lo), dims(c.Hi), g))
+	form := c.site.form(heuristic, possible...)
+	switch form {
+	case formPixels:
+		c.rowwise = true
+	case formDepthwise:
+		c.depthwise = true
+	case formPlanar:
+		c.planar, c.groupWidth = true, c.ocb
+	default:
+		c.groupWidth = c.ocb / g
+		c.icb = blocks(c.ic / g)
+		if m, ok := strings.CutPrefix(form, formWinograd); ok {
+			c.wino, _ = strconv.Atoi(m)
+		}
+	}
+	return true
+}
+
+// dims joins sizes as ONNX users write shapes.
+func dims(s []int) string {
+	out := make([]string, len(s))
+	for i, d := range s {
+		out[i] = strconv.Itoa(d)
+	}
+	return strings.Join(out, "x")
 }
 
 // convTile is one tiled convolution being emitted.
@@ -94,11 +163,18 @@ type convTile struct {
 	cols     int
 	flat     bool
 	lanes    int
+	prefetch int // bytes
 }
+
+// prefetches are the distances at which weights may be fetched ahead, in bytes.
+var prefetches = []int{0, 1024, 2048, 4096}
 
 func (l *lowerer) emitTiledConv(g *group) (bool, error) {
 	c := l.tiled(g.anchor)
 	dst := l.target(g.root)
+	if c != nil {
+		l.site = c.site
+	}
 	if c == nil || dst.layout.Shape[1] != c.oc || c.rowwise && dst.layout.L > 1 {
 		return false, nil
 	}
@@ -153,10 +229,7 @@ func (l *lowerer) conv(c *tiledConv, g *group, dst *place) error {
 	} else if !c.depthwise {
 		steps *= c.icb * t.lanes
 	}
-	t.shape = l.chooseTile(c.groupOr(1), t.rows, t.cols, steps, c.depthwise)
-	if c.depthwise {
-		t.shape.OB = 1
-	}
+	t.shape = l.tile(c.site, c.groupOr(1), t.rows, t.cols, steps, c.depthwise)
 	t.emit(l)
 	return nil
 }
@@ -174,6 +247,8 @@ func (t *convTile) emit(l *lowerer) {
 	t.k = k
 	t.yb = k.param(t.y.buf, true)
 	t.xb = k.param(t.x.buf, false)
+	order := l.order(t.site, schedule.OutFirst)
+	t.prefetch = l.number(t.site, func(c *schedule.Choice) *int { return &c.Prefetch }, 0, prefetches...)
 	ob := t.shape.OB
 	width := t.groupOr(1)              // output blocks of a group
 	perGroup := (width + ob - 1) / ob  // tiles of output blocks in a group
@@ -192,6 +267,11 @@ func (t *convTile) emit(l *lowerer) {
 	row := loop.Mod(loop.V(v), rb)
 	ng := loop.Div(loop.V(v), rb)
 	image, group := loop.Div(ng, groups), loop.Mod(ng, groups)
+	if order == schedule.PointsFirst {
+		group = loop.Mod(loop.V(v), groups)
+		nr := loop.Div(loop.V(v), groups)
+		image, row = loop.Div(nr, rb), loop.Mod(nr, rb)
+	}
 	inGroup := loop.Mod(group, perGroup)
 	block := loop.Add(loop.Mul(loop.Div(group, perGroup), width), loop.Mul(inGroup, ob)) // first output block
 	var body []loop.Stmt
@@ -206,6 +286,7 @@ func (t *convTile) emit(l *lowerer) {
 	if t.depthwise {
 		family = "depthwise"
 	}
+	l.close(t.site, work)
 	k.finish(family, []loop.Stmt{&loop.For{Var: v, Par: work >= 8*parallelWork && v.N > 1, Body: body}}, work)
 }
 
@@ -273,7 +354,7 @@ func (t *convTile) tileAt(ob, tr, tw int, image, block, oh, ow *loop.Expr) []loo
 	vec := ob * lanes
 	kh, kw := t.Kernel[0], t.Kernel[1]
 	tile := &loop.Tile{OB: ob, P: tr * tw, L: lanes, X: t.xb, W: t.wb, B: t.bb, WO: lanes, Lanes: t.depthwise,
-		Act: t.p.act, Lo: t.p.lo, Hi: t.p.hi,
+		Act: t.p.act, Lo: t.p.lo, Hi: t.p.hi, Prefetch: t.prefetch,
 		XP: t.points(xl, tr, tw, t.Strides[0], t.Strides[1])}
 	ih := loop.Add(loop.Mul(oh, t.Strides[0]), loop.Int(-t.Lo[0]))
 	iw := loop.Add(loop.Mul(ow, t.Strides[1]), loop.Int(-t.Lo[1]))

@@ -1,12 +1,14 @@
 package lower
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/lathe-ml/lathe/compiler/core"
 	"github.com/lathe-ml/lathe/compiler/ir"
 	"github.com/lathe-ml/lathe/compiler/loop"
 	"github.com/lathe-ml/lathe/compiler/program"
+	"github.com/lathe-ml/lathe/compiler/schedule"
 	"github.com/lathe-ml/lathe/compiler/tensor"
 )
 
@@ -20,6 +22,7 @@ type tiledDot struct {
 	w          *tensor.Tensor // the right operand, if constant
 	shape      tileShape
 	lanes      int
+	site       *site
 }
 
 func (l *lowerer) newDot(n *ir.Node) *tiledDot {
@@ -43,6 +46,12 @@ func (l *lowerer) newDot(n *ir.Node) *tiledDot {
 	if d.w == nil && (d.m < 4 || d.k < 4) {
 		return nil // packing the right operand would cost as much as the product
 	}
+	right := "computed"
+	if d.w != nil {
+		right = "constant"
+	}
+	d.site = l.siteOf(n, fmt.Sprintf("dot batch%d m%d k%d n%d %s", d.b, d.m, d.k, d.n, right))
+	d.site.form(formDirect, formDirect)
 	return d
 }
 
@@ -52,12 +61,13 @@ func (l *lowerer) emitTiledDot(g *group) (bool, error) {
 	if d == nil || !dst.layout.isPlain() {
 		return false, nil
 	}
+	l.site = d.site
 	lhs, err := l.rowMajor(d.x, slices.Concat(d.LB, d.LF, d.LC))
 	if err != nil {
 		return true, err
 	}
 	blocks := (d.n + d.lanes - 1) / d.lanes
-	d.shape = l.chooseTile(blocks, 1, d.m, d.k, false)
+	d.shape = l.tile(d.site, blocks, 1, d.m, d.k, false)
 	var w *buf
 	if d.w != nil {
 		w = d.packConst(l, blocks)
@@ -174,6 +184,8 @@ func (d *tiledDot) packAtRun(l *lowerer, blocks int) (*buf, error) {
 
 func (d *tiledDot) emit(l *lowerer, g *group, dst *place, lhs, w *buf, blocks int) {
 	k := l.kernelFor(g.root)
+	order := l.order(d.site, schedule.OutFirst)
+	prefetch := l.number(d.site, func(c *schedule.Choice) *int { return &c.Prefetch }, 0, prefetches...)
 	yb, xb, wb := k.param(dst.buf, true), k.param(lhs, false), k.param(w, false)
 	ob, tm := d.shape.OB, d.shape.TW
 	p := l.peel(g, g.root.Rank()-1, func(v *ir.Value) bool {
@@ -193,7 +205,7 @@ func (d *tiledDot) emit(l *lowerer, g *group, dst *place, lhs, w *buf, blocks in
 		scratch = k.local("s", tensor.F32, ob*tm*d.lanes)
 	}
 	tile := func(ob, tm int, b, block, m *loop.Expr) []loop.Stmt {
-		t := &loop.Tile{OB: ob, P: tm, L: d.lanes, X: xb, W: wb, B: bb, Act: p.act, Lo: p.lo, Hi: p.hi, WO: d.lanes}
+		t := &loop.Tile{OB: ob, P: tm, L: d.lanes, X: xb, W: wb, B: bb, Act: p.act, Lo: p.lo, Hi: p.hi, WO: d.lanes, Prefetch: prefetch}
 		t.Red = []loop.Red{{N: d.k, XStep: 1, WStep: ob * d.lanes}}
 		if d.w == nil {
 			t.WO, t.Red[0].WStep = d.k*d.lanes, d.lanes
@@ -233,6 +245,11 @@ func (d *tiledDot) emit(l *lowerer, g *group, dst *place, lhs, w *buf, blocks in
 	mi := loop.Mod(loop.V(v), mb)
 	bg := loop.Div(loop.V(v), mb)
 	b, gi := loop.Div(bg, perRow), loop.Mod(bg, perRow)
+	if order == schedule.PointsFirst {
+		gi = loop.Mod(loop.V(v), perRow)
+		bm := loop.Div(loop.V(v), perRow)
+		b, mi = loop.Div(bm, mb), loop.Mod(bm, mb)
+	}
 	block, m := loop.Mul(gi, ob), loop.Mul(mi, tm)
 	rows := func(ob int) []loop.Stmt {
 		return choice(mi, d.m/tm, mb,
@@ -241,6 +258,7 @@ func (d *tiledDot) emit(l *lowerer, g *group, dst *place, lhs, w *buf, blocks in
 	}
 	body := choice(gi, blocks/ob, perRow, func() []loop.Stmt { return rows(ob) }, func() []loop.Stmt { return rows(blocks % ob) })
 	work := 2 * int64(d.b) * int64(d.m) * int64(d.k) * int64(d.n)
+	l.close(d.site, work)
 	k.finish("dot", []loop.Stmt{&loop.For{Var: v, Par: work >= 8*parallelWork && v.N > 1, Body: body}}, work)
 }
 

@@ -6,7 +6,9 @@ import (
 	"github.com/lathe-ml/lathe/compiler/fault"
 	"github.com/lathe-ml/lathe/compiler/ir"
 	"github.com/lathe-ml/lathe/compiler/loop"
+	"github.com/lathe-ml/lathe/compiler/precision"
 	"github.com/lathe-ml/lathe/compiler/program"
+	"github.com/lathe-ml/lathe/compiler/schedule"
 	"github.com/lathe-ml/lathe/compiler/tensor"
 )
 
@@ -17,6 +19,12 @@ type Options struct {
 	Lanes int
 	// Regs is the number of vector registers.
 	Regs int
+	// Precision is how exact f32 arithmetic is to be.
+	Precision precision.Mode
+	// Schedules gives recorded decisions; nil: the heuristics decide.
+	Schedules schedule.Lookup
+	// Explore asks for the neighbours of every decision.
+	Explore bool
 }
 
 // Lower turns a core graph into a program.
@@ -41,12 +49,15 @@ func Lower(g *ir.Graph, o Options) (*program.Program, error) {
 		kernel: map[string]*loop.Kernel{},
 		moved:  map[string]*place{},
 		convs:  map[*ir.Node]*tiledConv{},
+		sites:  map[string]*site{},
+		fused:  map[*group][]string{},
 	}
 	if err := l.check(); err != nil {
 		return nil, err
 	}
 	l.collect()
 	l.fuse()
+	l.nameFused()
 	l.arrange()
 	l.ports()
 	for _, n := range g.Nodes {
@@ -62,6 +73,9 @@ func Lower(g *ir.Graph, o Options) (*program.Program, error) {
 	}
 	if err := l.finishOutputs(); err != nil {
 		return nil, err
+	}
+	for _, s := range l.used {
+		l.p.Sites = append(l.p.Sites, s.Site)
 	}
 	l.p.Plan()
 	if err := l.p.Check(); err != nil {
@@ -91,6 +105,12 @@ type lowerer struct {
 	moved  map[string]*place // values copied into another layout
 	dear   []*ir.Node        // elementwise ops that cost more than a load and are computed where they are read
 	convs  map[*ir.Node]*tiledConv
+	fused  map[*group][]string // the ops of a group
+	sites  map[string]*site
+	used   []*site // those that were used, in order
+	site   *site   // of the kernels being emitted; nil: they leave nothing open
+
+	changes []func(*schedule.Choice) // neighbours of the choice being made
 }
 
 // storable reports whether compiled memory holds elements of the type.
@@ -186,11 +206,25 @@ func (k *kb) finish(family string, body []loop.Stmt, flops int64) {
 		k.l.kernel[text] = kr
 		k.l.p.Kernels = append(k.l.p.Kernels, kr)
 	}
-	k.l.p.Steps = append(k.l.p.Steps, program.Step{Kernel: kr, Args: k.args, Label: k.label, Origin: k.origin})
+	step := program.Step{Kernel: kr, Args: k.args, Label: k.label, Origin: k.origin}
+	if k.l.site != nil {
+		step.Site = k.l.site.Key
+	}
+	k.l.p.Steps = append(k.l.p.Steps, step)
+}
+
+// nameFused lists the ops of each group.
+func (l *lowerer) nameFused() {
+	for _, n := range l.g.Nodes {
+		if g := l.member[n.Outputs[0]]; g != nil {
+			l.fused[g] = append(l.fused[g], n.Op)
+		}
+	}
 }
 
 // emit makes the kernel of a group.
 func (l *lowerer) emit(g *group) error {
+	l.site = nil
 	switch {
 	case len(g.rows) > 0:
 		return l.emitRows(g)

@@ -48,7 +48,7 @@ func (l *lowerer) emitRowConv(c *tiledConv, g *group, dst *place) error {
 	w := tensor.As[float32](c.w)
 	t.wb = k.param(l.weightBuf(c.wName, len(w), func() []float32 { return w }), false)
 	vectors := c.Out[1] / lanes
-	s := l.chooseTile(vectors, 1, ocg, icg*kk, false)
+	s := l.tile(c.site, vectors, 1, ocg, icg*kk, false)
 	t.scratch = k.local("s", tensor.F32, s.OB*s.TW*lanes)
 	n := dst.layout.Shape[0]
 	pb := (ocg + s.TW - 1) / s.TW // tiles of output channels in a group
@@ -100,6 +100,7 @@ func (l *lowerer) emitRowConv(c *tiledConv, g *group, dst *place) error {
 		func() []loop.Stmt { return across(s.TW, loop.Mul(loop.V(b), s.TW)) },
 		func() []loop.Stmt { return across(ocg%s.TW, loop.Mul(loop.V(b), s.TW)) })...)...)
 	work := 2 * int64(n) * int64(c.oc) * int64(c.Out[0]*c.Out[1]) * int64(kk*icg)
+	l.close(c.site, work)
 	k.finish("rowconv", []loop.Stmt{&loop.For{Var: v, Par: work >= 8*parallelWork && v.N > 1, Body: body}}, work)
 	return nil
 }

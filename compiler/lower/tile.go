@@ -1,7 +1,9 @@
 package lower
 
 import (
+	"cmp"
 	"math"
+	"slices"
 
 	"github.com/lathe-ml/lathe/compiler/ir"
 	"github.com/lathe-ml/lathe/compiler/loop"
@@ -15,12 +17,17 @@ type tileShape struct{ OB, TR, TW int }
 
 func (t tileShape) points() int { return t.TR * t.TW }
 
-// chooseTile picks the register tile for cb vectors of outputs over rows×cols
-// points with a reduction of steps, by a model of the inner loop: multiply-adds
-// and loads per step, the latency of a chain of sums, and a cost per stored
-// vector. lanes marks depthwise tiles, whose second operand is a vector too.
-func (l *lowerer) chooseTile(cb, rows, cols, steps int, lanes bool) tileShape {
-	best, bestCost := tileShape{1, 1, 1}, math.Inf(1)
+// tiles lists the register tiles for cb vectors of outputs over rows×cols
+// points with a reduction of steps, the best first by a model of the inner loop:
+// multiply-adds and loads per step, the latency of a chain of sums, and a cost
+// per stored vector. lanes marks depthwise tiles, whose second operand is a
+// vector too.
+func (l *lowerer) tiles(cb, rows, cols, steps int, lanes bool) []tileShape {
+	type scored struct {
+		tileShape
+		cost float64
+	}
+	var all []scored
 	maxOB := min(cb, 8)
 	if lanes {
 		maxOB = 1
@@ -28,17 +35,18 @@ func (l *lowerer) chooseTile(cb, rows, cols, steps int, lanes bool) tileShape {
 	for ob := 1; ob <= maxOB; ob++ {
 		for tr := 1; tr <= min(rows, 4); tr++ {
 			for tw := 1; tw <= min(cols, 28); tw++ {
-				t := tileShape{ob, tr, tw}
-				if !l.fits(t, lanes) {
-					continue
-				}
-				if c := tileCost(t, cb, rows, cols, steps, lanes); c < bestCost {
-					best, bestCost = t, c
+				if t := (tileShape{ob, tr, tw}); l.fits(t, lanes) {
+					all = append(all, scored{t, tileCost(t, cb, rows, cols, steps, lanes)})
 				}
 			}
 		}
 	}
-	return best
+	slices.SortStableFunc(all, func(a, b scored) int { return cmp.Compare(a.cost, b.cost) })
+	out := make([]tileShape, len(all))
+	for i, s := range all {
+		out[i] = s.tileShape
+	}
+	return out
 }
 
 // fits reports whether a tile's accumulators and operands have registers.

@@ -2,6 +2,8 @@ package lower
 
 import (
 	"github.com/lathe-ml/lathe/compiler/loop"
+	"github.com/lathe-ml/lathe/compiler/precision"
+	"github.com/lathe-ml/lathe/compiler/schedule"
 	"github.com/lathe-ml/lathe/compiler/tensor"
 )
 
@@ -10,10 +12,11 @@ import (
 // matrices come from the Cook-Toom construction over the points below; ½ and −2
 // instead of ±2 keep the error near that of the direct sum.
 
-// points of F(4×4) and F(2×2), beside infinity.
+// winogradPoints are those of F(m×m), beside infinity.
 var winogradPoints = map[int][]float64{
 	2: {0, 1, -1},
 	4: {0, 1, -1, 0.5, -2},
+	6: {0, 1, -1, 0.5, -0.5, 2, -2},
 }
 
 // winograd are the matrices of y = Aᵀ[(G·g·Gᵀ) ⊙ (Bᵀ·d·B)]·A.
@@ -79,17 +82,28 @@ func product(p []float64, skip, n int) []float64 {
 	return c
 }
 
+// winograds lists the sizes of tiles that the form and the precision allow.
+func (c *tiledConv) winograds(l *lowerer) []int {
+	if c.Groups != 1 || c.ic < l.o.Lanes || c.oc < l.o.Lanes ||
+		c.Kernel[0] != 3 || c.Kernel[1] != 3 || c.Strides[0]*c.Strides[1]*c.Dilations[0]*c.Dilations[1] != 1 {
+		return nil
+	}
+	switch p := l.o.Precision; {
+	case p.Allows(precision.Fast):
+		return []int{2, 4, 6}
+	case p.Allows(precision.F32):
+		return []int{2, 4}
+	}
+	return nil
+}
+
 // chooseWinograd gives the tile size that costs least, 0 for the direct form,
 // in estimated vector operations.
-func (c *tiledConv) chooseWinograd(lanes int) int {
-	if c.depthwise || c.planar || c.Groups != 1 || c.ic < lanes || c.oc < lanes ||
-		c.Kernel[0] != 3 || c.Kernel[1] != 3 || c.Strides[0]*c.Strides[1]*c.Dilations[0]*c.Dilations[1] != 1 {
-		return 0
-	}
-	icp := float64(c.icb * lanes)
+func (c *tiledConv) chooseWinograd(l *lowerer) int {
+	icp := float64(c.icb * l.o.Lanes)
 	ocb := float64(c.ocb)
 	best, cost := 0, 0.85*ocb*float64(c.Out[0]*c.Out[1])*icp*9
-	for _, m := range []int{2, 4} {
+	for _, m := range c.winograds(l) {
 		n := float64((m + 2) * (m + 2))
 		tiles := float64(((c.Out[0] + m - 1) / m) * ((c.Out[1] + m - 1) / m))
 		gemm := n * max(tiles, 4) * icp * ocb
@@ -130,13 +144,18 @@ func (t *convTile) emitWinograd(l *lowerer) {
 	w := newWinograd(t.wino)
 	m, n, lanes := w.m, w.n, t.lanes
 	th, tw := (t.Out[0]+m-1)/m, (t.Out[1]+m-1)/m
-	r := t.chunkRows(n, th, tw)
+	var rows []int
+	for r := 1; r <= th && r*tw <= max(tw, 4*chunkTiles); r++ {
+		rows = append(rows, r)
+	}
+	r := l.number(t.site, func(c *schedule.Choice) *int { return &c.Rows }, t.chunkRows(n, th, tw), rows...)
 	tiles := r * tw
 	chunks := (th + r - 1) / r
 	k := l.kernelFor(t.g.root)
 	t.k = k
 	t.yb, t.xb = k.param(t.y.buf, true), k.param(t.x.buf, false)
-	s := l.chooseTile(t.ocb, 1, tiles, t.icb*lanes, false)
+	s := l.tile(t.site, t.ocb, 1, tiles, t.icb*lanes, false)
+	t.prefetch = l.number(t.site, func(c *schedule.Choice) *int { return &c.Prefetch }, 0, prefetches...)
 	t.wb = k.param(t.winogradWeights(l, w, s.OB), false)
 	vb := k.local("v", tensor.F32, n*n*t.icb*tiles*lanes)
 	mb := k.local("m", tensor.F32, n*n*t.ocb*tiles*lanes)
@@ -154,6 +173,7 @@ func (t *convTile) emitWinograd(l *lowerer) {
 	body = append(body, t.multiply(w, s, vb, mb, tiles)...)
 	body = append(body, t.back(w, mb, image, row0, r, tw)...)
 	work := 2 * int64(t.y.layout.Shape[0]) * int64(t.oc) * int64(t.Out[0]*t.Out[1]) * int64(9*t.ic)
+	l.close(t.site, work)
 	k.finish("winograd", []loop.Stmt{&loop.For{Var: v, Par: work >= 8*parallelWork && v.N > 1, Body: body}}, work)
 }
 
@@ -228,7 +248,7 @@ func (t *convTile) multiply(w winograd, s tileShape, vb, mb *loop.Buffer, tiles 
 	k, lanes := t.k, t.lanes
 	f := k.fresh("f", w.n*w.n)
 	one := func(ob, p int, block, first *loop.Expr) []loop.Stmt {
-		x := &loop.Tile{OB: ob, P: p, L: lanes, X: vb, W: t.wb, S: mb, WO: lanes, SO: tiles * lanes}
+		x := &loop.Tile{OB: ob, P: p, L: lanes, X: vb, W: t.wb, S: mb, WO: lanes, SO: tiles * lanes, Prefetch: t.prefetch}
 		x.Red = []loop.Red{{N: t.icb, XStep: tiles * lanes, WStep: lanes * ob * lanes}, {N: lanes, XStep: 1, WStep: ob * lanes}}
 		x.XAt = loop.Add(loop.Mul(loop.V(f), t.icb*tiles*lanes), loop.Mul(first, lanes))
 		x.WAt = loop.Mul(loop.Add(loop.Mul(loop.V(f), t.ocb), block), t.icb*lanes*lanes)

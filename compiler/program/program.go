@@ -8,6 +8,7 @@ import (
 	"fmt"
 
 	"github.com/lathe-ml/lathe/compiler/loop"
+	"github.com/lathe-ml/lathe/compiler/schedule"
 	"github.com/lathe-ml/lathe/compiler/tensor"
 )
 
@@ -52,6 +53,7 @@ type Step struct {
 	Args   []*Buf
 	Label  string // the model's values that it computes
 	Origin string // the ONNX nodes that it stems from
+	Site   string // the key of the decision that made it; "" for none
 }
 
 // Port is an input or output of the model.
@@ -73,6 +75,7 @@ type Program struct {
 	Workspace  int            // bytes
 	Weights    int            // bytes
 	ParallelOK bool
+	Sites      []schedule.Site // the decisions that made its kernels
 }
 
 // Align is the alignment of every buffer, in bytes: a cache line, and the

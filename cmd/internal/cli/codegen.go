@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"runtime"
+	"strings"
 
 	"github.com/spf13/pflag"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/lathe-ml/lathe/compiler/backend"
 	"github.com/lathe-ml/lathe/compiler/fault"
 	"github.com/lathe-ml/lathe/compiler/ir"
+	"github.com/lathe-ml/lathe/compiler/precision"
 	"github.com/lathe-ml/lathe/compiler/program"
 )
 
@@ -17,8 +19,9 @@ import (
 // has the same ones: a new one is a field, a row of the table, and its use in
 // program or build.
 type codegenFlags struct {
-	cpu      string
-	compiler string
+	cpu       string
+	precision string
+	compiler  string
 }
 
 // codegenRow is a flag that says how code is made; "" means its default.
@@ -32,6 +35,8 @@ type codegenRow struct {
 var codegenRows = []codegenRow{
 	{"cpu", "CPU that code is made for: native or a level such as x86-64-v3 (default native)", false,
 		func(c *codegenFlags) *string { return &c.cpu }},
+	{"precision", "arithmetic of f32 models: " + strings.Join(precision.Names(), ", ") + " (default f32)", false,
+		func(c *codegenFlags) *string { return &c.precision }},
 	{"cc", "C compiler (default: CC, gcc, clang)", true,
 		func(c *codegenFlags) *string { return &c.compiler }},
 }
@@ -73,11 +78,25 @@ func (c codegenFlags) program(b backend.Backend, g *ir.Graph) (*program.Program,
 	if err != nil {
 		return nil, t, err
 	}
-	p, err := compiler.Program(g, t)
+	o, err := c.options()
+	if err != nil {
+		return nil, t, err
+	}
+	p, err := compiler.Program(g, t, o)
 	if err != nil {
 		return nil, t, fmt.Errorf("lowering: %w", err)
 	}
 	return p, t, nil
+}
+
+// options are those that the compiler knows.
+func (c codegenFlags) options() (compiler.Options, error) {
+	var o compiler.Options
+	var err error
+	if c.precision != "" {
+		o.Precision, err = precision.Parse(c.precision)
+	}
+	return o, err
 }
 
 // build gives what a backend's Build is asked for.

@@ -1,0 +1,136 @@
+package lower
+
+import (
+	"fmt"
+	"slices"
+	"sort"
+	"strings"
+
+	"github.com/lathe-ml/lathe/compiler/ir"
+	"github.com/lathe-ml/lathe/compiler/schedule"
+)
+
+// site is a decision being made: what a record says, and what became of it.
+type site struct {
+	schedule.Site
+	record schedule.Choice
+	seen   map[schedule.Choice]bool
+	forms  []string
+}
+
+// siteOf finds or makes the site of an anchor. head tells the anchor's own
+// structure; the ops fused behind it are added.
+func (l *lowerer) siteOf(n *ir.Node, head string) *site {
+	key := fmt.Sprintf("%s lanes%d regs%d", head, l.o.Lanes, l.o.Regs)
+	if l.o.Precision != "" {
+		key += " " + l.o.Precision.String()
+	}
+	if g := l.member[n.Outputs[0]]; g != nil && len(l.fused[g]) > 1 {
+		ops := slices.Clone(l.fused[g])
+		sort.Strings(ops)
+		key += " with " + strings.Join(ops, "+")
+	}
+	s := l.sites[key]
+	if s == nil {
+		s = &site{Site: schedule.Site{Key: key}, seen: map[schedule.Choice]bool{}}
+		if l.o.Schedules != nil {
+			s.record, s.Recorded = l.o.Schedules(key)
+		}
+		l.sites[key] = s
+	}
+	return s
+}
+
+// form decides the algorithm: the recorded one if it is among the possible
+// ones, else the heuristic's. A record for anything else is a miss as a whole.
+func (s *site) form(heuristic string, possible ...string) string {
+	s.forms = possible
+	if s.Recorded && !slices.Contains(possible, s.record.Form) {
+		s.Recorded, s.record = false, schedule.Choice{}
+	}
+	if s.Recorded {
+		heuristic = s.record.Form
+	}
+	s.Chosen.Form = heuristic
+	return heuristic
+}
+
+// tile decides the register tile of the site's form; see tiles for the
+// parameters.
+func (l *lowerer) tile(s *site, cb, rows, cols, steps int, lanes bool) tileShape {
+	all := l.tiles(cb, rows, cols, steps, lanes)
+	best := all[0]
+	if r := s.record; s.Recorded && r.OB+r.TR+r.TW > 0 {
+		if t := (tileShape{r.OB, r.TR, r.TW}); slices.Contains(all, t) {
+			best = t
+		} else {
+			s.Recorded, s.record = false, schedule.Choice{}
+		}
+	}
+	s.Chosen.OB, s.Chosen.TR, s.Chosen.TW = best.OB, best.TR, best.TW
+	for _, t := range all[:min(len(all), 32)] {
+		l.propose(s, func(c *schedule.Choice) { c.OB, c.TR, c.TW = t.OB, t.TR, t.TW })
+	}
+	return best
+}
+
+// order decides whether outputs or points are in the outermost loop.
+func (l *lowerer) order(s *site, heuristic string) string {
+	if s.Recorded && (s.record.Order == schedule.OutFirst || s.record.Order == schedule.PointsFirst) {
+		heuristic = s.record.Order
+	}
+	s.Chosen.Order = heuristic
+	for _, o := range []string{schedule.OutFirst, schedule.PointsFirst} {
+		l.propose(s, func(c *schedule.Choice) { c.Order = o })
+	}
+	return heuristic
+}
+
+// number decides one numeric knob, which at points at within a choice.
+func (l *lowerer) number(s *site, at func(*schedule.Choice) *int, heuristic int, possible ...int) int {
+	if r := *at(&s.record); s.Recorded && r != 0 && slices.Contains(possible, r) {
+		heuristic = r
+	}
+	*at(&s.Chosen) = heuristic
+	for _, v := range possible {
+		l.propose(s, func(c *schedule.Choice) { *at(c) = v })
+	}
+	return heuristic
+}
+
+// propose notes a neighbour of the choice being made. It is completed when the
+// site is closed, because knobs that are decided later belong to it too.
+func (l *lowerer) propose(s *site, change func(*schedule.Choice)) {
+	if l.o.Explore {
+		l.changes = append(l.changes, change)
+	}
+}
+
+// close ends the decisions of a site for one kernel.
+func (l *lowerer) close(s *site, flops int64) {
+	if s.Flops == 0 {
+		l.used = append(l.used, s)
+	}
+	s.Flops += max(flops, 1)
+	if !l.o.Explore {
+		return
+	}
+	s.seen[s.Chosen] = true
+	add := func(c schedule.Choice) {
+		if !s.seen[c] {
+			s.seen[c] = true
+			s.Space = append(s.Space, c)
+		}
+	}
+	for _, f := range s.forms {
+		if f != s.Chosen.Form {
+			add(schedule.Choice{Form: f})
+		}
+	}
+	for _, change := range l.changes {
+		c := s.Chosen
+		change(&c)
+		add(c)
+	}
+	l.changes = l.changes[:0]
+}
