@@ -48,6 +48,7 @@ type Manifest struct {
 	Target    string            `json:"target"`
 	CPU       string            `json:"cpu"`
 	Arch      string            `json:"arch"`
+	Features  []string          `json:"features"` // instruction sets that the code needs
 	Threads   int               `json:"threads"`
 	Inputs    []Port            `json:"inputs"`
 	Outputs   []Port            `json:"outputs"`
@@ -66,7 +67,7 @@ type Manifest struct {
 func New(p *program.Program, target string, o backend.Options) *Manifest {
 	m := &Manifest{
 		Format: Format, Name: o.Name, Target: target, CPU: o.Traits.CPU, Arch: o.Traits.Arch,
-		Threads: max(o.Threads, 1), Inputs: ports(p.Inputs), Outputs: ports(p.Outputs),
+		Features: append([]string{}, o.Traits.Features...), Threads: max(o.Threads, 1), Inputs: ports(p.Inputs), Outputs: ports(p.Outputs),
 		Workspace: p.Workspace, Weights: p.Weights, Kernels: len(p.Kernels), Steps: []Step{},
 		Flags: []string{}, Hashes: map[string]string{}, Made: o.Manifest,
 	}

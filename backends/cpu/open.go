@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"unsafe"
 
 	"github.com/lathe-ml/lathe/backends/artifact"
@@ -32,8 +33,9 @@ func Open(dir string, threads int) (backend.Session, error) {
 	if m.Arch != runtime.GOARCH {
 		return nil, fault.New(fault.Toolchain, "the artifact is for %s, this machine is %s", m.Arch, runtime.GOARCH).InFile(dir)
 	}
-	if have, want := rank(Native()), rank(m.CPU); have > want {
-		return nil, fault.New(fault.Toolchain, "the artifact needs %s, this machine has %s", m.CPU, Native()).InFile(dir).Hint("compile with --cpu %s", Native())
+	if lacks := without(m.Features, here()); len(lacks) > 0 {
+		return nil, fault.New(fault.Toolchain, "the artifact is for %s and needs %s, which this machine does not have", m.CPU, strings.Join(lacks, ", ")).
+			InFile(dir).Hint("compile with --cpu %s", Native())
 	}
 	abs, err := filepath.Abs(filepath.Join(dir, "libmodel.so"))
 	if err != nil {
@@ -62,16 +64,6 @@ func damaged(m *artifact.Manifest, path string, err error) error {
 		return fault.New(fault.BadModel, "the library is not the one that the manifest describes: %w", err).InFile(path).Hint("compile the model again")
 	}
 	return err
-}
-
-// rank orders CPU levels, the widest first.
-func rank(name string) int {
-	for i, l := range levels {
-		if l.name == name {
-			return i
-		}
-	}
-	return len(levels)
 }
 
 func (s *session) bind(threads int) error {

@@ -4,56 +4,44 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-
-	"golang.org/x/sys/cpu"
+	"sync"
 
 	"github.com/lathe-ml/lathe/compiler/backend"
 	"github.com/lathe-ml/lathe/compiler/fault"
+	"github.com/lathe-ml/lathe/internal/nearest"
 )
 
-// level is a CPU that --cpu names.
-type level struct {
-	name  string
-	arch  string
-	lanes int
-	regs  int
-	flags []string
-}
+// here are the instruction sets of this machine.
+var here = sync.OnceValue(detect)
 
-// levels are the CPUs that code is printed for, the widest first. The flags
-// name instruction sets and not a model of CPU, so that an artifact runs
-// wherever its level does.
-var levels = []level{
-	{"x86-64-v4", "amd64", 16, 32, []string{"-march=x86-64-v4", "-mprefer-vector-width=512"}},
-	{"x86-64-v3", "amd64", 8, 16, []string{"-march=x86-64-v3"}},
-	{"x86-64-v2", "amd64", 4, 16, []string{"-march=x86-64-v2"}},
-	{"x86-64", "amd64", 4, 16, []string{"-march=x86-64"}},
-	{"armv8-a", "arm64", 4, 32, []string{"-march=armv8-a"}},
-}
+// Features are the instruction sets of this machine that code can be made for.
+func Features() []string { return append([]string{}, here()...) }
 
-// Names lists what Target accepts.
-func Names() []string {
-	out := []string{"native"}
-	for _, l := range levels {
-		out = append(out, l.name)
+// Native is the name of this machine: the known CPU that has most of what this
+// one has and nothing else, and what this one has beyond.
+func Native() string { return describe(runtime.GOARCH, here()) }
+
+func describe(arch string, have []string) string {
+	best, most := "", -1
+	var rest []string
+	for _, name := range Names() {
+		l, features, ok := named(name)
+		if !ok || l.arch != arch || len(features) <= most || len(without(features, have)) > 0 {
+			continue
+		}
+		best, most, rest = name, len(features), without(have, features)
 	}
-	return out
+	for _, f := range rest {
+		if flagOf(arch, f) != "" {
+			best += "+" + f
+		}
+	}
+	return best
 }
 
-// Native is the widest level that this machine has.
-func Native() string {
-	x := cpu.X86
-	switch {
-	case runtime.GOARCH == "arm64":
-		return "armv8-a"
-	case x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL && x.HasAVX512CD && x.HasAVX2 && x.HasFMA:
-		return "x86-64-v4"
-	case x.HasAVX2 && x.HasFMA && x.HasBMI2:
-		return "x86-64-v3"
-	case x.HasSSE42 && x.HasPOPCNT:
-		return "x86-64-v2"
-	}
-	return "x86-64"
+// without gives what is in a and not in b.
+func without(a, b []string) []string {
+	return slices.DeleteFunc(slices.Clone(a), func(f string) bool { return slices.Contains(b, f) })
 }
 
 // Target gives the traits of a CPU name; "" means native.
@@ -61,10 +49,79 @@ func Target(name string) (backend.Traits, error) {
 	if name == "" || name == "native" {
 		name = Native()
 	}
-	for _, l := range levels {
-		if l.name == name {
-			return backend.Traits{CPU: l.name, Arch: l.arch, Lanes: l.lanes, Regs: l.regs, Flags: slices.Clone(l.flags)}, nil
+	parts := strings.Split(name, "+")
+	l, features, ok := named(parts[0])
+	if !ok {
+		return backend.Traits{}, unknown("CPU", parts[0], Names())
+	}
+	t := backend.Traits{CPU: name, Arch: l.arch, Lanes: l.lanes, Regs: l.regs, Flags: slices.Clone(l.flags)}
+	if a := aliases[parts[0]]; a != "" {
+		t.CPU = strings.Join(append([]string{a}, parts[1:]...), "+")
+	}
+	for _, f := range parts[1:] {
+		if flagOf(l.arch, f) == "" {
+			return backend.Traits{}, unknown("CPU feature", f, extensions(l.arch))
+		}
+		if strings.HasPrefix(f, "avx512") && l.lanes < 16 {
+			return backend.Traits{}, fault.New(fault.Usage, "the CPU feature %s does not exist on %s", f, parts[0]).Hint("use x86-64-v4+%s", f)
+		}
+		if strings.HasPrefix(f, "amx") {
+			features = append(features, "amx-tile")
+		}
+		features = append(features, f)
+	}
+	slices.Sort(features)
+	t.Features = slices.Compact(features)
+	for _, f := range without(t.Features, strings.Fields(l.features)) {
+		switch flag := flagOf(l.arch, f); {
+		case l.arch == "arm64":
+			t.Flags[0] += flag
+		case flag != "":
+			t.Flags = append(t.Flags, flag)
 		}
 	}
-	return backend.Traits{}, fault.New(fault.Usage, "unknown CPU %q", name).Hint("one of %s", strings.Join(Names(), ", "))
+	return t, nil
+}
+
+func unknown(what, name string, known []string) error {
+	err := fault.New(fault.Usage, "unknown %s %q", what, name)
+	if n := nearest.Find(name, known); n != "" {
+		return err.Hint("did you mean %q?", n)
+	}
+	return err.Hint("one of %s", strings.Join(known, ", "))
+}
+
+// flagOf is how the C compiler is told of an instruction set; "" if only a
+// level brings it.
+func flagOf(arch, feature string) string {
+	if arch == "arm64" {
+		for _, f := range armFeatures {
+			if f.name == feature {
+				return f.ext
+			}
+		}
+		return ""
+	}
+	for _, f := range x86Features {
+		if f.name == feature {
+			return f.flag
+		}
+	}
+	return ""
+}
+
+// extensions are the instruction sets that a name can be followed by.
+func extensions(arch string) []string {
+	var out []string
+	for _, f := range x86Features {
+		if arch == "amd64" && f.flag != "" {
+			out = append(out, f.name)
+		}
+	}
+	for _, f := range armFeatures {
+		if arch == "arm64" && f.ext != "" {
+			out = append(out, f.name)
+		}
+	}
+	return out
 }

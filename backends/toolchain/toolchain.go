@@ -188,6 +188,13 @@ func (c *Compiler) run(ctx context.Context, dir string, args []string) error {
 	case strings.Contains(text, "No space left on device"), strings.Contains(text, "File too large"):
 		return fault.New(fault.Usage, "the C compiler has no space: %s", text).Hint("set TMPDIR to a folder with space")
 	}
+	for _, sign := range []string{"unrecognized command-line option", "unknown argument", "unrecognized argument", "bad value", "unsupported argument"} {
+		if strings.Contains(text, sign) {
+			said, _, _ := strings.Cut(text, "\n")
+			return fault.New(fault.Toolchain, "the C compiler %s does not know a flag of this CPU: %s", c.Path, said).
+				Hint("use a newer compiler, or --cpu with a level such as x86-64-v3")
+		}
+	}
 	// Who is to blame: a compiler that fails on an empty program is broken.
 	probe := filepath.Join(dir, "probe.c")
 	if os.WriteFile(probe, []byte("int lathe_probe;\n"), 0o666) != nil {

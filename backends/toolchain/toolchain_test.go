@@ -38,6 +38,7 @@ func TestCompilersThatDoNotWork(t *testing.T) {
 		{"absent", filepath.Join(t.TempDir(), "none"), "was not found or does not run"},
 		{"no version", script(t, "exit 3\n"), "was not found or does not run"},
 		{"fails", script(t, version+"echo it broke\nexit 1\n"), "does not work (exit status 1): it broke"},
+		{"old", script(t, version+"echo \"cc: error: unrecognized command-line option '-mavx512fp16'\"\nexit 1\n"), "does not know a flag of this CPU: cc: error: unrecognized command-line option '-mavx512fp16'"},
 		{"makes nothing", script(t, version+"exit 0\n"), "made no object file"},
 		{"links nothing", script(t, version+"while [ $# -gt 1 ]; do [ \"$1\" = -o ] && case \"$2\" in *.o) echo o > \"$2\";; esac; shift; done\n"), "made no library"},
 	} {

@@ -6,6 +6,7 @@ package backend
 
 import (
 	"context"
+	"slices"
 
 	"github.com/lathe-ml/lathe/compiler/program"
 	"github.com/lathe-ml/lathe/compiler/tensor"
@@ -18,6 +19,15 @@ type Traits struct {
 	Lanes int      // f32 elements of a vector register
 	Regs  int      // vector registers
 	Flags []string // of the C compiler
+	// Features are the instruction sets that code may use beyond the
+	// architecture's least, sorted: amx-bf16, avx512-vnni, f16c, fma, …
+	Features []string
+}
+
+// Has reports whether code may use an instruction set.
+func (t Traits) Has(feature string) bool {
+	_, ok := slices.BinarySearch(t.Features, feature)
+	return ok
 }
 
 // Source is a file of an artifact's code.

@@ -33,7 +33,7 @@ type codegenRow struct {
 
 // codegenRows is the table of the flags, in the order of the help.
 var codegenRows = []codegenRow{
-	{"cpu", "CPU that code is made for: native or a level such as x86-64-v3 (default native)", false,
+	{"cpu", "CPU that code is made for: native, a level such as x86-64-v3 or a model such as sapphirerapids (default native)", false,
 		func(c *codegenFlags) *string { return &c.cpu }},
 	{"precision", "arithmetic of f32 models: " + strings.Join(precision.Names(), ", ") + " (default f32)", false,
 		func(c *codegenFlags) *string { return &c.precision }},

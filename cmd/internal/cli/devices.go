@@ -6,7 +6,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/cpu"
+
+	"github.com/lathe-ml/lathe/backends/cpu"
 )
 
 // device is one thing that an artifact can run on.
@@ -14,6 +15,7 @@ type device struct {
 	Target   string   `json:"target"`
 	Name     string   `json:"name"`
 	Arch     string   `json:"arch"`
+	Level    string   `json:"cpu,omitempty"` // what --cpu native stands for
 	Cores    int      `json:"cores"`
 	Features []string `json:"features"`
 }
@@ -31,9 +33,9 @@ func newDevicesCmd(f *factory) *cobra.Command {
 			if f.json {
 				return f.JSON(list)
 			}
-			t := f.Table("target", "name", ">cores", "features")
+			t := f.Table("target", "name", ">cores", "cpu", "features")
 			for _, d := range list {
-				t.Row(d.Target, d.Name, itoa(d.Cores), strings.Join(d.Features, " "))
+				t.Row(d.Target, d.Name, itoa(d.Cores), d.Level, strings.Join(d.Features, " "))
 			}
 			t.Print()
 			return nil
@@ -43,22 +45,7 @@ func newDevicesCmd(f *factory) *cobra.Command {
 
 // hostCPU describes the processor that lathe runs on.
 func hostCPU() device {
-	d := device{Target: "cpu", Name: cpuName(), Arch: runtime.GOARCH, Cores: runtime.NumCPU(), Features: []string{}}
-	for _, x := range []struct {
-		name string
-		has  bool
-	}{
-		{"sse4.2", cpu.X86.HasSSE42}, {"avx", cpu.X86.HasAVX}, {"avx2", cpu.X86.HasAVX2}, {"fma", cpu.X86.HasFMA},
-		{"avx512f", cpu.X86.HasAVX512F}, {"avx512bw", cpu.X86.HasAVX512BW}, {"avx512vl", cpu.X86.HasAVX512VL},
-		{"avx512vnni", cpu.X86.HasAVX512VNNI}, {"avx512bf16", cpu.X86.HasAVX512BF16},
-		{"amx-tile", cpu.X86.HasAMXTile}, {"amx-int8", cpu.X86.HasAMXInt8}, {"amx-bf16", cpu.X86.HasAMXBF16},
-		{"asimd", cpu.ARM64.HasASIMD}, {"asimddp", cpu.ARM64.HasASIMDDP}, {"fphp", cpu.ARM64.HasFPHP}, {"sve", cpu.ARM64.HasSVE},
-	} {
-		if x.has {
-			d.Features = append(d.Features, x.name)
-		}
-	}
-	return d
+	return device{Target: "cpu", Name: cpuName(), Arch: runtime.GOARCH, Cores: runtime.NumCPU(), Features: cpu.Features(), Level: cpu.Native()}
 }
 
 // cpuName is the marketing name where the system tells it.

@@ -96,7 +96,7 @@ func examineCompiler(ctx context.Context, _ *factory) finding {
 func examineCPU(context.Context, *factory) finding {
 	d := hostCPU()
 	return finding{Check: "CPU", OK: true, For: "the cpu target",
-		Found: d.Name + ", " + itoa(d.Cores) + " cores, " + strings.Join(d.Features, " ")}
+		Found: d.Name + ", " + itoa(d.Cores) + " cores, " + d.Level + ": " + strings.Join(d.Features, " ")}
 }
 
 func examineCache(_ context.Context, f *factory) finding {
