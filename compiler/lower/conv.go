@@ -8,6 +8,7 @@ import (
 	"github.com/lathe-ml/lathe/compiler/core"
 	"github.com/lathe-ml/lathe/compiler/ir"
 	"github.com/lathe-ml/lathe/compiler/loop"
+	"github.com/lathe-ml/lathe/compiler/precision"
 	"github.com/lathe-ml/lathe/compiler/schedule"
 	"github.com/lathe-ml/lathe/compiler/tensor"
 )
@@ -26,6 +27,7 @@ type tiledConv struct {
 	w          *tensor.Tensor
 	wName      string
 	wino       int // tile size of Winograd's form, 0 for the direct one
+	mode       precision.Mode
 	site       *site
 }
 
@@ -81,6 +83,7 @@ const (
 // decide picks the form, false if none serves.
 func (c *tiledConv) decide(l *lowerer, n *ir.Node) bool {
 	lanes, g := l.o.Lanes, c.Groups
+	c.mode = l.mode(n)
 	blocks := func(n int) int { return (n + lanes - 1) / lanes }
 	c.icb, c.ocb = blocks(c.ic), blocks(c.oc)
 	var heuristic string

@@ -21,6 +21,9 @@ type Options struct {
 	Regs int
 	// Precision is how exact f32 arithmetic is to be.
 	Precision precision.Mode
+	// PrecisionAt gives each layer a precision of its own, by the name of the value
+	// that it stores; nil: all have Precision.
+	PrecisionAt func(layer string) precision.Mode
 	// Schedules gives recorded decisions; nil: the heuristics decide.
 	Schedules schedule.Lookup
 	// Explore asks for the neighbours of every decision.
@@ -29,6 +32,17 @@ type Options struct {
 
 // Lower turns a core graph into a program.
 func Lower(g *ir.Graph, o Options) (*program.Program, error) {
+	l, err := newLowerer(g, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.run(); err != nil {
+		return nil, err
+	}
+	return l.p, nil
+}
+
+func newLowerer(g *ir.Graph, o Options) (*lowerer, error) {
 	if o.Lanes == 0 {
 		o.Lanes = 1
 	}
@@ -36,7 +50,7 @@ func Lower(g *ir.Graph, o Options) (*program.Program, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &lowerer{
+	return &lowerer{
 		g: g, o: o,
 		p:      &program.Program{Name: g.Name},
 		uses:   map[*ir.Value][]*ir.Node{},
@@ -51,37 +65,46 @@ func Lower(g *ir.Graph, o Options) (*program.Program, error) {
 		convs:  map[*ir.Node]*tiledConv{},
 		sites:  map[string]*site{},
 		fused:  map[*group][]string{},
-	}
+	}, nil
+}
+
+// run makes the program.
+func (l *lowerer) run() error {
 	if err := l.check(); err != nil {
-		return nil, err
+		return err
 	}
 	l.collect()
 	l.fuse()
 	l.nameFused()
 	l.arrange()
 	l.ports()
-	for _, n := range g.Nodes {
+	for _, n := range l.g.Nodes {
 		for _, v := range n.Outputs {
 			gr := l.group[v]
 			if gr == nil || v != n.Outputs[0] {
 				continue
 			}
 			if err := l.emit(gr); err != nil {
-				return nil, fault.New(fault.Unsupported, "%w", err).AtNode(n.Origin, n.Op)
+				return fault.New(fault.Unsupported, "%w", err).AtNode(n.Origin, n.Op)
+			}
+			if l.taps != nil {
+				if err := l.watch(gr); err != nil {
+					return err
+				}
 			}
 		}
 	}
 	if err := l.finishOutputs(); err != nil {
-		return nil, err
+		return err
 	}
 	for _, s := range l.used {
 		l.p.Sites = append(l.p.Sites, s.Site)
 	}
 	l.p.Plan()
 	if err := l.p.Check(); err != nil {
-		return nil, fmt.Errorf("internal error after lowering: %w", err)
+		return fmt.Errorf("internal error after lowering: %w", err)
 	}
-	return l.p, nil
+	return nil
 }
 
 // place is a value in memory.
@@ -107,8 +130,10 @@ type lowerer struct {
 	convs  map[*ir.Node]*tiledConv
 	fused  map[*group][]string // the ops of a group
 	sites  map[string]*site
-	used   []*site // those that were used, in order
-	site   *site   // of the kernels being emitted; nil: they leave nothing open
+	used   []*site  // those that were used, in order
+	site   *site    // of the kernels being emitted; nil: they leave nothing open
+	layer  string   // the value that the group being emitted stores
+	taps   *Watched // nil: nothing is watched
 
 	changes []func(*schedule.Choice) // neighbours of the choice being made
 }
@@ -206,7 +231,7 @@ func (k *kb) finish(family string, body []loop.Stmt, flops int64) {
 		k.l.kernel[text] = kr
 		k.l.p.Kernels = append(k.l.p.Kernels, kr)
 	}
-	step := program.Step{Kernel: kr, Args: k.args, Label: k.label, Origin: k.origin}
+	step := program.Step{Kernel: kr, Args: k.args, Label: k.label, Origin: k.origin, Layer: k.l.layer}
 	if k.l.site != nil {
 		step.Site = k.l.site.Key
 	}
@@ -224,7 +249,7 @@ func (l *lowerer) nameFused() {
 
 // emit makes the kernel of a group.
 func (l *lowerer) emit(g *group) error {
-	l.site = nil
+	l.site, l.layer = nil, g.root.Name
 	switch {
 	case len(g.rows) > 0:
 		return l.emitRows(g)

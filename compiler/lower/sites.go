@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/lathe-ml/lathe/compiler/ir"
+	"github.com/lathe-ml/lathe/compiler/precision"
 	"github.com/lathe-ml/lathe/compiler/schedule"
 )
 
@@ -22,8 +23,8 @@ type site struct {
 // structure; the ops fused behind it are added.
 func (l *lowerer) siteOf(n *ir.Node, head string) *site {
 	key := fmt.Sprintf("%s lanes%d regs%d", head, l.o.Lanes, l.o.Regs)
-	if l.o.Precision != "" {
-		key += " " + l.o.Precision.String()
+	if m := l.mode(n); m.String() != precision.F32.String() {
+		key += " " + m.String()
 	}
 	if g := l.member[n.Outputs[0]]; g != nil && len(l.fused[g]) > 1 {
 		ops := slices.Clone(l.fused[g])
@@ -39,6 +40,18 @@ func (l *lowerer) siteOf(n *ir.Node, head string) *site {
 		l.sites[key] = s
 	}
 	return s
+}
+
+// mode is the precision of the layer around an anchor.
+func (l *lowerer) mode(n *ir.Node) precision.Mode {
+	if l.o.PrecisionAt == nil {
+		return l.o.Precision
+	}
+	layer := n.Outputs[0].Name
+	if g := l.member[n.Outputs[0]]; g != nil {
+		layer = g.root.Name
+	}
+	return l.o.PrecisionAt(layer)
 }
 
 // form decides the algorithm: the recorded one if it is among the possible

@@ -88,7 +88,7 @@ func (c *tiledConv) winograds(l *lowerer) []int {
 		c.Kernel[0] != 3 || c.Kernel[1] != 3 || c.Strides[0]*c.Strides[1]*c.Dilations[0]*c.Dilations[1] != 1 {
 		return nil
 	}
-	switch p := l.o.Precision; {
+	switch p := c.mode; {
 	case p.Allows(precision.Fast):
 		return []int{2, 4, 6}
 	case p.Allows(precision.F32):

@@ -54,6 +54,7 @@ type Step struct {
 	Label  string // the model's values that it computes
 	Origin string // the ONNX nodes that it stems from
 	Site   string // the key of the decision that made it; "" for none
+	Layer  string // the stored value that it makes or makes ready for; "" for copies at the ends
 }
 
 // Port is an input or output of the model.
