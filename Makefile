@@ -7,8 +7,9 @@ SHARED  ?= $(or $(LATHE_SHARED),../shared)
 FUZZ    ?= 20s
 THREADS ?= 1,2
 BACKENDS ?= eval cpu
+KERNEL_CPUS ?= x86-64-v3,x86-64-v4
 
-.PHONY: build test check vet fmt staticcheck rules bench bench-peer conformance fuzz bench-checkpoint peer generate clean
+.PHONY: build test check vet fmt staticcheck rules bench bench-peer bench-kernels conformance fuzz bench-checkpoint peer generate clean
 
 build: ## the binary, bin/lathe
 	$(GO) build -buildvcs=auto -trimpath -o bin/lathe ./cmd/lathe
@@ -46,6 +47,9 @@ PEER_MODELS ?= $(foreach m,$(wildcard $(SHARED)/models/*/model.onnx),$(if $(find
 bench-peer: build peer $(LIGHT) ## latency against ONNX Runtime, every shared model of floats: docs/benchmarks.md
 	LATHE_ORT=$(PEER) bin/lathe bench --peer auto --threads $(THREADS) --keep-going --force --table docs/benchmarks.md \
 	  $(PEER_MODELS)
+
+bench-kernels: build ## layers of well-known networks against the machine's peak: docs/kernels.md
+	bin/lathe bench --kernels all --cpu $(KERNEL_CPUS) --force --table docs/kernels.md
 
 conformance: build ## ONNX's node cases, by family and by reason of refusal
 	@for b in $(BACKENDS); do \

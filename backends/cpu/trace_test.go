@@ -15,7 +15,7 @@ func TestMeasureRoofline(t *testing.T) {
 	if _, err := toolchain.Find(""); err != nil {
 		t.Skipf("no C compiler: %v", err)
 	}
-	r, err := cpu.MeasureRoofline(context.Background(), "native", 1, "")
+	r, err := cpu.MeasureRoofline(context.Background(), "native", "", 1, "")
 	if err != nil {
 		t.Fatal(err)
 	}

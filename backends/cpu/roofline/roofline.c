@@ -1,5 +1,5 @@
 /* What the machine can do at most, for profiles: multiply-adds from registers,
-   reads from working sets of several sizes. LANES is set by the build. */
+   reads and copies of working sets of several sizes. LANES is set by the build. */
 typedef float vec __attribute__((vector_size(4 * LANES)));
 typedef float any __attribute__((vector_size(4 * LANES), aligned(4)));
 #define API __attribute__((visibility("default")))
@@ -46,6 +46,15 @@ API int roof_read(const float *from, float *out, long floats, long rounds) {
     __asm__ volatile("" : : : "memory");
   }
   for (int i = 0; i < 8; i++) *(any *)(out + i * LANES) = a[i];
+  return 0;
+}
+
+/* Copies bytes, rounds times, as the C library does it. */
+API int roof_copy(char *to, const char *from, long bytes, long rounds) {
+  for (long r = 0; r < rounds; r++) {
+    __builtin_memcpy(to, from, bytes);
+    __asm__ volatile("" : : : "memory");
+  }
   return 0;
 }
 

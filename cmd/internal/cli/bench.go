@@ -37,6 +37,7 @@ type benchOptions struct {
 	profile  bool
 	table    string
 	page     string
+	kernels  string
 	date     string
 	force    bool
 	roofs    map[string]*cpu.Roofline
@@ -73,11 +74,20 @@ or, with --baseline, "median>5%" for more than 5 % over the baseline.`,
   lathe bench artifact/ --profile --json
   lathe bench model.onnx --cpu x86-64-v3 --threads 1,2
   lathe bench models/ --peer auto --threads 1,2 --keep-going --table benchmarks.md
+  lathe bench --kernels all --cpu x86-64-v3,x86-64-v4 --table kernels.md
   lathe bench model.onnx --baseline before.json --fail-if 'median>5%'`,
-		Args: args(cobra.MinimumNArgs(1)),
+		Args: args(func(cmd *cobra.Command, a []string) error {
+			if o.kernels != "" {
+				return cobra.NoArgs(cmd, a)
+			}
+			return cobra.MinimumNArgs(1)(cmd, a)
+		}),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			ctx, stop := f.context(cmd)
 			defer stop()
+			if o.kernels != "" {
+				return o.runKernels(ctx)
+			}
 			return o.run(ctx, a)
 		},
 	}
@@ -89,6 +99,7 @@ or, with --baseline, "median>5%" for more than 5 % over the baseline.`,
 	fl.StringArrayVar(&o.failIf, "fail-if", nil, "exit with code 6 if this holds, such as ratio<0.5; repeat it")
 	fl.IntSliceVar(&o.threads, "threads", []int{1}, "threads per run; several, such as 1,2, are timed one after the other")
 	fl.BoolVar(&o.profile, "profile", false, "also time each kernel call of native code, and compare it with the machine's roofline")
+	fl.StringVar(&o.kernels, "kernels", "", "time no model but layers of well-known networks, against this machine's peak: all, conv, matmul, memory, other or a part of a name")
 	fl.StringVar(&o.page, "report", "", "HTML page that the profile is written to")
 	fl.StringVar(&o.table, "table", "", "Markdown file that the results are written to, with the machine and the versions")
 	fl.StringVar(&o.date, "date", "", "date in the Markdown file (default: today)")
@@ -201,6 +212,11 @@ func (o *benchOptions) check(e engine, paths []string) error {
 	if o.profile && e.name != "cpu" && !slices.ContainsFunc(paths, isArtifact) {
 		return fault.New(fault.Usage, "only native code can be profiled, not the backend %s", e.name).Hint("use --backend cpu")
 	}
+	return o.checkFiles()
+}
+
+// checkFiles refuses to replace files that nobody said may be replaced.
+func (o *benchOptions) checkFiles() error {
 	for _, path := range []string{o.table, o.page} {
 		if _, err := os.Lstat(path); path != "" && err == nil && !o.force {
 			return &atomicfile.ExistsError{Path: path}

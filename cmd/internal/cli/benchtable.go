@@ -44,22 +44,12 @@ func writeFile(path string, text []byte) error {
 // judge it.
 func (o *benchOptions) markdown(rep benchReport) []byte {
 	var b bytes.Buffer
-	date := o.date
-	if date == "" {
-		date = time.Now().Format(time.DateOnly)
-	}
 	level := o.engine.cpu
 	if level == "" {
 		level = cpu.Native()
 	}
-	fmt.Fprintf(&b, "# Benchmarks\n\n| | |\n|---|---|\n| date | %s |\n| machine | %s, %s, %s/%s |\n| code made for | %s |\n| lathe | %s |\n",
-		date, markdownText(cpuModel()), plural(runtime.NumCPU(), "core"), runtime.GOOS, runtime.GOARCH, level, versionText())
-	if rep.peerVersion != "" {
-		fmt.Fprintf(&b, "| ONNX Runtime | %s |\n", rep.peerVersion)
-	}
-	if cc, err := toolchain.Find(""); err == nil {
-		fmt.Fprintf(&b, "| C compiler | %s |\n", markdownText(cc.Version))
-	}
+	b.WriteString("# Benchmarks\n\n")
+	o.markdownHead(&b, level, rep.peerVersion)
 	fmt.Fprintf(&b, "\nMedian latencies in milliseconds, of at least %s and %s after %d for warming up.", plural(o.minRuns, "run"), o.minTime, o.warmup)
 	if rep.peerVersion != "" {
 		b.WriteString(" Each side has a process of its own and they take turns." +
@@ -68,6 +58,22 @@ func (o *benchOptions) markdown(rep benchReport) []byte {
 	b.WriteString("\n\n")
 	o.markdownRows(&b, rep)
 	return b.Bytes()
+}
+
+// markdownHead says when, on what and with what the figures were measured.
+func (o *benchOptions) markdownHead(b *bytes.Buffer, level, peer string) {
+	date := o.date
+	if date == "" {
+		date = time.Now().Format(time.DateOnly)
+	}
+	fmt.Fprintf(b, "| | |\n|---|---|\n| date | %s |\n| machine | %s, %s, %s/%s |\n| code made for | %s |\n| lathe | %s |\n",
+		date, markdownText(cpuModel()), plural(runtime.NumCPU(), "core"), runtime.GOOS, runtime.GOARCH, level, versionText())
+	if peer != "" {
+		fmt.Fprintf(b, "| ONNX Runtime | %s |\n", peer)
+	}
+	if cc, err := toolchain.Find(o.engine.compiler); err == nil {
+		fmt.Fprintf(b, "| C compiler | %s |\n", markdownText(cc.Version))
+	}
 }
 
 func versionText() string {

@@ -174,7 +174,7 @@ func (o *benchOptions) roofline(ctx context.Context, cpuName string) (*cpu.Roofl
 	if err != nil {
 		return nil, err
 	}
-	r, err := cpu.MeasureRoofline(ctx, cpuName, o.engine.threads, cache)
+	r, err := cpu.MeasureRoofline(ctx, cpuName, o.engine.compiler, o.engine.threads, cache)
 	if fault.Is(err, fault.Toolchain) {
 		o.Warnf("no roofline: %v", err)
 		r, err = nil, nil
