@@ -34,6 +34,7 @@ func (l *lowerer) arrange() {
 			l.places[v] = &place{l.newBuf(v.Name, v.DType(), lay.Len()), lay}
 		}
 	}
+	l.joinInPlace()
 }
 
 // halos is, for each value that tiled convolutions read directly, the padding

@@ -65,6 +65,7 @@ func newLowerer(g *ir.Graph, o Options) (*lowerer, error) {
 		convs:  map[*ir.Node]*tiledConv{},
 		sites:  map[string]*site{},
 		fused:  map[*group][]string{},
+		joined: map[operand]bool{},
 	}, nil
 }
 
@@ -129,6 +130,7 @@ type lowerer struct {
 	dear   []*ir.Node        // elementwise ops that cost more than a load and are computed where they are read
 	convs  map[*ir.Node]*tiledConv
 	fused  map[*group][]string // the ops of a group
+	joined map[operand]bool    // operands of concatenations that are computed in place
 	sites  map[string]*site
 	used   []*site  // those that were used, in order
 	site   *site    // of the kernels being emitted; nil: they leave nothing open

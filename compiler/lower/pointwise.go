@@ -181,9 +181,13 @@ func (l *lowerer) emitConcat(v *ir.Value, dst *place) error {
 		}
 		return l.concatBlocks(v, dst)
 	}
-	for _, x := range v.Def.Inputs {
+	for i, x := range v.Def.Inputs {
 		size := x.Static()[axis]
 		if tensor.Numel(x.Static()) == 0 {
+			continue
+		}
+		if l.joined[operand{v.Def, i}] {
+			at += size
 			continue
 		}
 		k := l.kernelFor(v)
@@ -220,9 +224,13 @@ func (l *lowerer) joinable(x *ir.Value, axis int, f func(k *kb, idx []*loop.Expr
 func (l *lowerer) concatBlocks(v *ir.Value, dst *place) error {
 	lay := dst.layout
 	at := 0
-	for _, x := range v.Def.Inputs {
+	for i, x := range v.Def.Inputs {
 		part := lay
 		part.Shape = x.Static()
+		if l.joined[operand{v.Def, i}] {
+			at += part.Shape[1]
+			continue
+		}
 		k := l.kernelFor(v)
 		out := k.param(dst.buf, true)
 		nb := part.blocks()

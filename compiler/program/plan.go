@@ -19,6 +19,7 @@ func (p *Program) Plan() {
 			if a.Where != Arena {
 				continue
 			}
+			a, _ = a.Whole()
 			l := lives[a]
 			if l == nil {
 				l = &life{a, i, i}
@@ -48,6 +49,14 @@ func (p *Program) Plan() {
 		l.b.Offset = at
 		placed = append(placed, l)
 		p.Workspace = max(p.Workspace, at+Pad(l.b.Size()))
+	}
+	for _, s := range p.Steps {
+		for _, a := range s.Args {
+			if a.Of != nil {
+				whole, from := a.Whole()
+				a.Offset = whole.Offset + from
+			}
+		}
 	}
 	p.Weights = 0
 	for _, c := range p.Consts {

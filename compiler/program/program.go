@@ -32,6 +32,18 @@ type Buf struct {
 	Len    int
 	Offset int
 	Index  int
+	// Of is the buffer that this one is a part of, nil for none; it begins From
+	// bytes into it. Parts lie within the workspace and end within their whole.
+	Of   *Buf
+	From int
+}
+
+// Whole is the buffer that has memory of its own, and where b begins in it.
+func (b *Buf) Whole() (whole *Buf, from int) {
+	for ; b.Of != nil; b = b.Of {
+		from += b.From
+	}
+	return b, from
 }
 
 // Size is the buffer's size in bytes.

@@ -79,6 +79,7 @@ func liveBytes(p *program.Program) []int {
 			if b.Where != program.Arena {
 				continue
 			}
+			b, _ = b.Whole()
 			if _, seen := first[b]; !seen {
 				first[b] = i
 			}
