@@ -14,7 +14,7 @@ import (
 // per-channel factors behind a convolution go into its weights.
 func prepare(g *ir.Graph) (*ir.Graph, error) {
 	b := core.NewBuilder(g.Name)
-	r := &rebuild{b: b, to: map[*ir.Value]*ir.Value{}, uses: g.Uses()}
+	r := &rebuild{b: b, to: map[*ir.Value]*ir.Value{}, uses: g.Uses(), scaled: map[*ir.Value]scaledSum{}}
 	r.readers = map[*ir.Value][]*ir.Node{}
 	for _, n := range g.Nodes {
 		for _, v := range n.Inputs {
@@ -91,6 +91,7 @@ type rebuild struct {
 	to      map[*ir.Value]*ir.Value
 	uses    map[*ir.Value]int
 	readers map[*ir.Value][]*ir.Node
+	scaled  map[*ir.Value]scaledSum
 	// keepNarrow leaves float16 and bfloat16 as they are, where their bits are
 	// looked at.
 	keepNarrow bool
@@ -138,7 +139,10 @@ func (r *rebuild) node(n *ir.Node) {
 		in[i] = r.value(v)
 	}
 	var outs []*ir.Value
+	requantized := r.requantized(n, in)
 	switch {
+	case requantized != nil:
+		outs = []*ir.Value{requantized}
 	case n.Op == "transpose":
 		outs = []*ir.Value{r.transpose(in[0], n.Ints("perm"))}
 	case r.sunk(n, in) != nil:

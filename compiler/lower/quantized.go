@@ -89,12 +89,13 @@ func (r *rebuild) unscaled(n *ir.Node, in []*ir.Value) *ir.Value {
 	for i := range sw.Len() {
 		scale.SetFloat(i, sx.Float(0)*sw.Float(i))
 	}
-	if sw.Len() == 1 {
-		return r.b.Mul(y, r.b.Const(scale.Reshaped()))
+	shape := []int{}
+	if sw.Len() > 1 {
+		shape = slices.Repeat([]int{1}, y.Rank())
+		shape[1] = sw.Len()
 	}
-	shape := slices.Repeat([]int{1}, y.Rank())
-	shape[1] = sw.Len()
-	return r.b.Mul(y, r.b.Const(scale.Reshaped(shape...)))
+	scale = scale.Reshaped(shape...)
+	return r.scale(y, scale)
 }
 
 // wholeTimes splits a value into whole numbers and a constant scale, which may
