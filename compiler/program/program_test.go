@@ -3,6 +3,7 @@ package program_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -97,6 +98,78 @@ func TestPlanKeepsLiveBuffersApart(t *testing.T) {
 	}
 	if saved < 200 {
 		t.Errorf("memory was reused in %d of 400 programs only", saved)
+	}
+}
+
+// lowestGaps is the plan stated plainly: largest first, each at the lowest
+// offset at which it meets no buffer of one of its steps.
+func lowestGaps(p *program.Program) map[*program.Buf]int {
+	bufs, first, last := uses(p)
+	slices.SortStableFunc(bufs, func(a, b *program.Buf) int { return b.Size() - a.Size() })
+	at := map[*program.Buf]int{}
+	for i, b := range bufs {
+		offset := 0
+		for moved := true; moved; {
+			moved = false
+			for _, c := range bufs[:i] {
+				together := first[b] <= last[c] && first[c] <= last[b]
+				if together && offset < at[c]+program.Pad(c.Size()) && at[c] < offset+program.Pad(b.Size()) {
+					offset, moved = at[c]+program.Pad(c.Size()), true
+				}
+			}
+		}
+		at[b] = offset
+	}
+	return at
+}
+
+// TestPlanIsTheLowestGap holds that buffers lie where the plain statement of
+// the plan puts them, for many buffers with short and long lives.
+func TestPlanIsTheLowestGap(t *testing.T) {
+	for seed := range uint64(60) {
+		r := rand.New(rand.NewPCG(seed, 5))
+		steps := 1 + r.IntN(80)
+		args := make([][]*program.Buf, steps)
+		for i := range 1 + r.IntN(120) {
+			b := arena(fmt.Sprint(i), 1+r.IntN(1<<r.IntN(14)))
+			from := r.IntN(steps)
+			to := from + r.IntN(min(steps-from, 1<<r.IntN(8)))
+			args[from], args[to] = append(args[from], b), append(args[to], b)
+		}
+		p := &program.Program{}
+		for _, a := range args {
+			p.Steps = append(p.Steps, call(a...))
+		}
+		want := lowestGaps(p)
+		p.Plan()
+		for b, at := range want {
+			if b.Offset != at {
+				t.Fatalf("seed %d: buffer %s of %d bytes at %d, the lowest gap is at %d", seed, b.Name, b.Size(), b.Offset, at)
+			}
+		}
+	}
+}
+
+// TestPlanOfManyLiveBuffers holds that thousands of buffers of one moment lie
+// side by side, and that their memory is used again by the next ones.
+func TestPlanOfManyLiveBuffers(t *testing.T) {
+	const n = 20000
+	p := &program.Program{}
+	sum := 0
+	for range 2 {
+		var live []*program.Buf
+		for i := range n {
+			live = append(live, arena(fmt.Sprint(i), 64*(1+i%7)))
+			p.Steps = append(p.Steps, call(live[i]))
+		}
+		p.Steps = append(p.Steps, call(live...))
+	}
+	for i := range n {
+		sum += program.Pad(64 * (1 + i%7))
+	}
+	p.Plan()
+	if p.Workspace != sum {
+		t.Errorf("workspace %d, want %d", p.Workspace, sum)
 	}
 }
 
