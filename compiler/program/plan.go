@@ -24,6 +24,14 @@ func (p *Program) Plan() {
 		taken.add(l.first, l.last, span{l.b.Offset, l.b.Offset + size})
 		p.Workspace = max(p.Workspace, l.b.Offset+size)
 	}
+	for _, s := range p.Steps {
+		for _, a := range s.Args {
+			if a.Of != nil {
+				whole, from := a.Whole()
+				a.Offset = whole.Offset + from
+			}
+		}
+	}
 	p.Weights = 0
 	for _, c := range p.Consts {
 		c.Buf.Offset = p.Weights
@@ -31,7 +39,8 @@ func (p *Program) Plan() {
 	}
 }
 
-// lives lists the arena buffers in the order of their first use.
+// lives lists the arena buffers that have memory of their own, in the order of
+// their first use.
 func (p *Program) lives() []*life {
 	lives := map[*Buf]*life{}
 	var all []*life
@@ -40,6 +49,7 @@ func (p *Program) lives() []*life {
 			if a.Where != Arena {
 				continue
 			}
+			a, _ = a.Whole()
 			l := lives[a]
 			if l == nil {
 				l = &life{a, i, i}

@@ -173,6 +173,25 @@ func TestPlanOfManyLiveBuffers(t *testing.T) {
 	}
 }
 
+// TestPlanOfParts holds that a part lies within its whole, which lives as long
+// as any part does.
+func TestPlanOfParts(t *testing.T) {
+	whole := arena("whole", 1024)
+	left, right := arena("left", 512), arena("right", 512)
+	left.Of, right.Of, right.From = whole, whole, 512
+	mid := arena("mid", 256)
+	mid.Of, mid.From = right, 128
+	other := arena("other", 700)
+	p := &program.Program{Steps: []program.Step{call(left), call(other), call(mid, other), call(arena("end", 64), left)}}
+	p.Plan()
+	if left.Offset != whole.Offset || mid.Offset != whole.Offset+640 {
+		t.Errorf("parts at %d and %d of a whole at %d", left.Offset, mid.Offset, whole.Offset)
+	}
+	if other.Offset < whole.Offset+program.Pad(1024) && whole.Offset < other.Offset+program.Pad(700) {
+		t.Errorf("%d bytes at %d lie on a whole at %d that is still read", 700, other.Offset, whole.Offset)
+	}
+}
+
 // TestPlanOfAChain holds that a chain of layers needs two buffers, however
 // long it is: each is read while the next is written.
 func TestPlanOfAChain(t *testing.T) {
