@@ -26,22 +26,70 @@ type Options struct {
 	Explore bool
 }
 
-// Program lowers a core graph for a target.
+// Program lowers a core graph for a target. A recorded decision that the
+// generators do not take as it stands is a miss as a whole: the program is then
+// the one that is made without that record.
 func Program(g *ir.Graph, t backend.Traits, o Options) (*program.Program, error) {
 	if g.Level != ir.Core {
 		return nil, fmt.Errorf("internal error: lowering a graph of level %s", g.Level)
 	}
-	return lower.Lower(g, lowering(t, o))
+	var p *program.Program
+	err := settle(lowering(t, o), func(o lower.Options) (_ *program.Program, err error) {
+		p, err = lower.Lower(g, o)
+		return p, err
+	})
+	return p, err
 }
 
 // Watch is Program with the values of all layers as outputs beside the model's.
 func Watch(g *ir.Graph, t backend.Traits, o Options) (*lower.Watched, error) {
-	return lower.Watch(g, lowering(t, o))
+	var w *lower.Watched
+	err := settle(lowering(t, o), func(o lower.Options) (_ *program.Program, err error) {
+		if w, err = lower.Watch(g, o); err != nil {
+			return nil, err
+		}
+		return w.Program, nil
+	})
+	return w, err
 }
 
 func lowering(t backend.Traits, o Options) lower.Options {
 	return lower.Options{
 		Lanes: t.Lanes, Regs: t.Regs,
 		Precision: o.Precision, PrecisionAt: o.PrecisionAt, Schedules: o.Schedules, Explore: o.Explore,
+	}
+}
+
+// settle lowers until all records that were found were taken as they stand;
+// those that were not are left out the next time.
+func settle(o lower.Options, make func(lower.Options) (*program.Program, error)) error {
+	lookup, stale := o.Schedules, map[string]bool{}
+	for {
+		found := map[string]schedule.Choice{}
+		if lookup != nil {
+			o.Schedules = func(key string) (schedule.Choice, bool) {
+				c, ok := lookup(key)
+				if !ok || stale[key] {
+					return schedule.Choice{}, false
+				}
+				found[key] = c
+				return c, true
+			}
+		}
+		p, err := make(o)
+		if err != nil {
+			return err
+		}
+		for _, s := range p.Sites {
+			if c, ok := found[s.Key]; ok && s.Recorded && s.Chosen.Honours(c) {
+				delete(found, s.Key)
+			}
+		}
+		if len(found) == 0 {
+			return nil
+		}
+		for key := range found {
+			stale[key] = true
+		}
 	}
 }

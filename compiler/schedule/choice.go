@@ -83,6 +83,21 @@ fields:
 	return c, nil
 }
 
+// Honours reports whether c is what w asks for: every knob that w sets has its
+// value in c.
+func (c Choice) Honours(w Choice) bool {
+	if w.Form != "" && w.Form != c.Form || w.Order != "" && w.Order != c.Order {
+		return false
+	}
+	have := c.numbers()
+	for i, n := range w.numbers() {
+		if *n.at != 0 && *n.at != *have[i].at {
+			return false
+		}
+	}
+	return true
+}
+
 // Site is one decision of a program: all kernels of the same structure share it.
 type Site struct {
 	// Key tells the structure: the op, its shapes and what is fused with it. A
