@@ -21,6 +21,7 @@ type Options struct {
 	CacheDir string // for backends that build; "" for none
 	Compiler string // a C compiler; "" finds one
 	TempDir  string // where artifacts are built; "" is the system's
+	Lower    compiler.Options
 	// Ran, if not nil, gets each session after its run, to time it again.
 	Ran func(m *onnxfile.Model, s backend.Session, in, out []*tensor.Tensor)
 }
@@ -71,7 +72,7 @@ func with(ctx context.Context, be backend.Backend, o Options, g *ir.Graph, f fun
 	if err != nil {
 		return err
 	}
-	p, err := compiler.Program(g, tr, compiler.Options{})
+	p, err := compiler.Program(g, tr, o.Lower)
 	if err != nil {
 		return err
 	}

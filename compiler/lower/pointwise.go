@@ -41,6 +41,11 @@ func (l *lowerer) inLayout(v *ir.Value, want Layout) (*place, error) {
 			return p, nil
 		}
 	}
+	return l.moveTo(v, want)
+}
+
+// moveTo copies a value into a layout, once for all who want it there.
+func (l *lowerer) moveTo(v *ir.Value, want Layout) (*place, error) {
 	key := v.Name + want.key()
 	if c := l.moved[key]; c != nil {
 		return c, nil

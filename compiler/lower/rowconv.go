@@ -30,6 +30,15 @@ func (c *tiledConv) flattened() *tiledConv {
 
 func (l *lowerer) emitRowConv(c *tiledConv, g *group, dst *place) error {
 	x, err := l.inLayout(g.anchor.Inputs[0], Layout{Shape: g.anchor.Inputs[0].Static(), L: 1, Lo: c.lo, Hi: c.hi})
+	if err == nil && c.Out[1] < l.o.Lanes {
+		// Rows shorter than a vector: only whole planes serve, which have no halo.
+		if !x.layout.isPlain() {
+			x, err = l.moveTo(g.anchor.Inputs[0], plain(x.layout.Shape))
+		}
+		if err == nil && !dst.layout.isPlain() {
+			return l.rowConvAside(c, g, dst)
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -103,6 +112,18 @@ func (l *lowerer) emitRowConv(c *tiledConv, g *group, dst *place) error {
 	l.close(c.site, work)
 	k.finish("rowconv", []loop.Stmt{&loop.For{Var: v, Par: work >= 8*parallelWork && v.N > 1, Body: body}}, work)
 	return nil
+}
+
+// rowConvAside computes into whole planes, and copies them to where they belong.
+func (l *lowerer) rowConvAside(c *tiledConv, g *group, dst *place) error {
+	lay := plain(g.root.Static())
+	aside := &place{l.newBuf(g.root.Name+"·planes", g.root.DType(), lay.Len()), lay}
+	l.places[g.root] = aside
+	defer func() { l.places[g.root] = dst }()
+	if err := l.emitRowConv(c, g, aside); err != nil {
+		return err
+	}
+	return l.copyTo(g.root, dst)
 }
 
 // rowEpilogue stores a tile of pixels through the elementwise ops behind it.

@@ -17,6 +17,7 @@ type site struct {
 	record schedule.Choice
 	seen   map[schedule.Choice]bool
 	forms  []string
+	fit    func(*schedule.Choice) // unsets knobs of a neighbour that cannot stay as they are
 }
 
 // siteOf finds or makes the site of an anchor. head tells the anchor's own
@@ -143,6 +144,9 @@ func (l *lowerer) close(s *site, flops int64) {
 	for _, change := range l.changes {
 		c := s.Chosen
 		change(&c)
+		if s.fit != nil {
+			s.fit(&c)
+		}
 		add(c)
 	}
 	l.changes = l.changes[:0]

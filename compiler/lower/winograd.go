@@ -149,6 +149,11 @@ func (t *convTile) emitWinograd(l *lowerer) {
 		rows = append(rows, r)
 	}
 	r := l.number(t.site, func(c *schedule.Choice) *int { return &c.Rows }, t.chunkRows(n, th, tw), rows...)
+	t.site.fit = func(c *schedule.Choice) {
+		if c.TW > c.Rows*tw { // a register tile is within a chunk
+			c.OB, c.TR, c.TW = 0, 0, 0
+		}
+	}
 	tiles := r * tw
 	chunks := (th + r - 1) / r
 	k := l.kernelFor(t.g.root)
