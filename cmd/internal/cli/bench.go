@@ -4,11 +4,9 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
-	"math"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -38,6 +36,7 @@ type benchOptions struct {
 	table    string
 	page     string
 	kernels  string
+	foot     bool
 	date     string
 	force    bool
 	roofs    map[string]*cpu.Roofline
@@ -65,14 +64,22 @@ peak, or that of reading its bytes once from the smallest working set that holds
 them, whichever is longer. Kernels that need fewer multiplications than the
 operation has (winograd) can be above it. --report writes the profile as a page with a plot.
 
---fail-if turns a figure into a gate (exit code 6): "ratio<0.5", "median>20ms",
-or, with --baseline, "median>5%" for more than 5 % over the baseline.`,
+--footprint measures processes that only open the compiled model and run it: the
+time from opening to the first result, beside the peer's time for making a
+session (start ratio), and the peak of resident memory over what the process had
+when its inputs lay ready, beside the peer's over what it had with its library
+loaded (memory ratio). Both ratios are ours to the peer's: less is better.
+
+--fail-if turns a figure into a gate (exit code 6): "ratio<0.5", "p99>20ms",
+"start_ratio>0.1", or, with --baseline, "median>5%" for more than 5 % over the
+baseline.`,
 		Example: `  lathe bench model.onnx --dim N=1
   lathe bench model.onnx --peer auto --threads 2 --json
   lathe bench models/ --peer libonnxruntime.so --keep-going
   lathe bench model.onnx --profile --report profile.html
   lathe bench artifact/ --profile --json
   lathe bench model.onnx --cpu x86-64-v3 --threads 1,2
+  lathe bench model.onnx --peer auto --footprint --fail-if 'memory_ratio>0.6'
   lathe bench models/ --peer auto --threads 1,2 --keep-going --table benchmarks.md
   lathe bench --kernels all --cpu x86-64-v3,x86-64-v4 --table kernels.md
   lathe bench model.onnx --baseline before.json --fail-if 'median>5%'`,
@@ -98,6 +105,7 @@ or, with --baseline, "median>5%" for more than 5 % over the baseline.`,
 	fl.StringVar(&o.baseline, "baseline", "", "an earlier --json of the same models, to compare with")
 	fl.StringArrayVar(&o.failIf, "fail-if", nil, "exit with code 6 if this holds, such as ratio<0.5; repeat it")
 	fl.IntSliceVar(&o.threads, "threads", []int{1}, "threads per run; several, such as 1,2, are timed one after the other")
+	fl.BoolVar(&o.foot, "footprint", false, "also measure the start, from opening to the first result, and the peak of memory, in processes that only open and run")
 	fl.BoolVar(&o.profile, "profile", false, "also time each kernel call of native code, and compare it with the machine's roofline")
 	fl.StringVar(&o.kernels, "kernels", "", "time no model but layers of well-known networks, against this machine's peak: all, conv, matmul, memory, other or a part of a name")
 	fl.StringVar(&o.page, "report", "", "HTML page that the profile is written to")
@@ -120,45 +128,6 @@ func (o *benchOptions) flags(cmd *cobra.Command) {
 	o.inputs.register(cmd)
 }
 
-// latency are the percentiles of the runs, in milliseconds.
-type latency struct {
-	Runs    int     `json:"runs"`
-	Min     float64 `json:"min"`
-	Median  float64 `json:"median"`
-	Mean    float64 `json:"mean"`
-	P90     float64 `json:"p90"`
-	P99     float64 `json:"p99"`
-	Max     float64 `json:"max"`
-	PerSec  float64 `json:"runs_per_second"`
-	Prepare float64 `json:"prepare"`            // reading and compiling, before the first run
-	PeakMiB float64 `json:"peak_mib,omitempty"` // of the process, where it has one of its own
-}
-
-// benchResult is one model in --json.
-type benchResult struct {
-	Model    string   `json:"model"`
-	Backend  string   `json:"backend"`
-	Threads  int      `json:"threads"`
-	Latency  *latency `json:"latency_ms,omitempty"`
-	Peer     *latency `json:"peer_latency_ms,omitempty"`
-	PeerName string   `json:"peer,omitempty"`
-	Ratio    *float64 `json:"ratio,omitempty"`
-	Baseline *float64 `json:"baseline_median_ms,omitempty"`
-	Profile  *profile `json:"profile,omitempty"`
-	Error    string   `json:"error,omitempty"`
-}
-
-// benchReport is what `lathe bench --json` prints. With one model, its figures
-// stand at the top too.
-type benchReport struct {
-	*benchResult
-	GeoMean *float64      `json:"geomean_ratio,omitempty"`
-	Means   []meanRatio   `json:"geomean_ratios,omitempty"` // with several numbers of threads
-	Models  []benchResult `json:"models"`
-
-	peerVersion string
-}
-
 func (o *benchOptions) run(ctx context.Context, paths []string) error {
 	o.backend = o.resolveBackend(o.backend)
 	e, err := findEngine(o.backend)
@@ -168,7 +137,7 @@ func (o *benchOptions) run(ctx context.Context, paths []string) error {
 	if err := o.check(e, paths); err != nil {
 		return err
 	}
-	gates, err := parseGates(o.failIf, o.baseline != "", o.peer != "")
+	gates, err := parseGates(o.failIf, o.offers())
 	if err != nil {
 		return err
 	}
@@ -226,7 +195,7 @@ func (o *benchOptions) checkFiles() error {
 }
 
 // all times every model with every number of threads.
-func (o *benchOptions) all(ctx context.Context, e engine, models []string, base map[baseKey]float64, rep *benchReport) error {
+func (o *benchOptions) all(ctx context.Context, e engine, models []string, base map[baseKey]benchResult, rep *benchReport) error {
 	bar := o.Progress("timing", len(models)*len(o.threads))
 	defer bar.Done()
 	for _, path := range models {
@@ -241,80 +210,10 @@ func (o *benchOptions) all(ctx context.Context, e engine, models []string, base 
 				r.Error = err.Error()
 			}
 			if b, ok := base[baseKey{path, r.Threads}]; ok && r.Latency != nil {
-				r.Baseline = &b
+				r.Baseline, r.before = &b.Latency.Median, &b
 			}
 			rep.Models = append(rep.Models, r)
 		}
-	}
-	return nil
-}
-
-// meanRatio is the geometric mean of the ratios with a number of threads.
-type meanRatio struct {
-	Threads int     `json:"threads"`
-	Models  int     `json:"models"`
-	Ratio   float64 `json:"geomean_ratio"`
-}
-
-// mean is the geometric mean of the ratios of the results that are wanted, and
-// how many those are.
-func (rep *benchReport) mean(want func(benchResult) bool) (float64, int) {
-	logs, n := 0.0, 0
-	for _, r := range rep.Models {
-		if r.Ratio != nil && want(r) {
-			logs, n = logs+math.Log(*r.Ratio), n+1
-		}
-	}
-	return math.Exp(logs / float64(max(n, 1))), n
-}
-
-func (rep *benchReport) sum(threads []int) {
-	if g, n := rep.mean(func(benchResult) bool { return true }); n > 1 {
-		rep.GeoMean = &g
-	}
-	for _, t := range threads {
-		if g, n := rep.mean(func(r benchResult) bool { return r.Threads == t }); n > 0 && len(threads) > 1 {
-			rep.Means = append(rep.Means, meanRatio{t, n, g})
-		}
-	}
-	if len(rep.Models) == 1 {
-		rep.benchResult = &rep.Models[0]
-	}
-}
-
-func (o *benchOptions) report(rep benchReport) error {
-	if o.json {
-		return o.JSON(rep)
-	}
-	t := o.Table("model", "backend", ">threads", ">median ms", ">p90", ">min", ">runs/s", ">peer ms", ">ratio", "note")
-	ms := func(v float64) string { return strconv.FormatFloat(v, 'f', 3, 64) }
-	for _, r := range rep.Models {
-		if r.Latency == nil {
-			t.Row(r.Model, r.Backend, itoa(r.Threads), "", "", "", "", "", "", r.Error)
-			continue
-		}
-		peer, ratio := "", ""
-		if r.Peer != nil {
-			peer, ratio = ms(r.Peer.Median), strconv.FormatFloat(*r.Ratio, 'f', 2, 64)
-		}
-		note := ""
-		if r.Baseline != nil {
-			note = fmt.Sprintf("%+.1f %% against the baseline", 100*(r.Latency.Median / *r.Baseline - 1))
-		}
-		l := r.Latency
-		t.Row(r.Model, r.Backend, itoa(r.Threads), ms(l.Median), ms(l.P90), ms(l.Min), strconv.FormatFloat(l.PerSec, 'f', 1, 64), peer, ratio, note)
-	}
-	t.Print()
-	for _, r := range rep.Models {
-		if r.Profile != nil {
-			r.Profile.print(o.factory, r.Model)
-		}
-	}
-	for _, m := range rep.Means {
-		o.Infof("%s: geometric mean of the ratios of %s: %.3f", plural(m.Threads, "thread"), plural(m.Models, "model"), m.Ratio)
-	}
-	if rep.GeoMean != nil {
-		o.Infof("geometric mean of the ratios: %.3f", *rep.GeoMean)
 	}
 	return nil
 }
@@ -325,49 +224,60 @@ func (o *benchOptions) one(ctx context.Context, e engine, path string) (benchRes
 	if isArtifact(path) {
 		r.Backend = "artifact"
 	}
-	if o.peer == "" {
-		own, err := o.local(ctx, path)
-		if err != nil {
+	if o.peer != "" {
+		if err := o.against(ctx, &r, e, path); err != nil {
 			return r, err
 		}
-		defer own.close()
-		if r.Latency, err = o.measure(ctx, own); err == nil && o.profile {
-			r.Profile, err = o.profileOf(ctx, own, path)
-		}
-		return r, err
 	}
-	own, err := o.worker(ctx, e.name, path)
+	if o.foot {
+		if err := o.footprints(ctx, path, &r); err != nil {
+			return r, fmt.Errorf("start and memory: %w", err)
+		}
+	}
+	if o.peer != "" && !o.profile {
+		return r, nil
+	}
+	own, err := o.local(ctx, path)
 	if err != nil {
 		return r, err
 	}
 	defer own.close()
+	if o.peer == "" {
+		if r.Latency, err = o.measure(ctx, own); err != nil {
+			return r, err
+		}
+	}
+	if o.profile {
+		r.Profile, err = o.profileOf(ctx, own, path)
+	}
+	return r, err
+}
+
+// against times both sides in processes of their own.
+func (o *benchOptions) against(ctx context.Context, r *benchResult, e engine, path string) error {
 	peerPath := path
 	if isArtifact(path) {
 		if peerPath = o.model; peerPath == "" {
-			return r, fault.New(fault.Usage, "the peer cannot run an artifact").InFile(path).Hint("give its model with --model")
+			return fault.New(fault.Usage, "the peer cannot run an artifact").InFile(path).Hint("give its model with --model")
 		}
 	}
+	own, err := o.worker(ctx, e.name, path)
+	if err != nil {
+		return err
+	}
+	defer own.close()
 	peer, err := o.worker(ctx, "peer", peerPath)
 	if err != nil {
-		return r, fmt.Errorf("peer: %w", err)
+		return fmt.Errorf("peer: %w", err)
 	}
 	defer peer.close()
 	r.PeerName = "ONNX Runtime"
 	if r.Latency, r.Peer, err = o.alternate(ctx, own, peer); err != nil {
-		return r, err
+		return err
 	}
 	ratio := r.Peer.Median / r.Latency.Median
 	r.Ratio = &ratio
-	if !o.profile {
-		return r, nil
-	}
-	here, err := o.local(ctx, path)
-	if err != nil {
-		return r, err
-	}
-	defer here.close()
-	r.Profile, err = o.profileOf(ctx, here, path)
-	return r, err
+	return nil
 }
 
 // findModels resolves the arguments: a file is itself, a folder its model.onnx

@@ -18,20 +18,57 @@ type gate struct {
 	rel    bool // in percent over the baseline
 }
 
-var gateForm = regexp.MustCompile(`^\s*([a-z0-9_]+)\s*([<>])\s*([0-9.]+)\s*(ms|us|s|%|)\s*$`)
+var gateForm = regexp.MustCompile(`^\s*([a-z0-9_]+)\s*([<>])\s*(-?[0-9.]+)\s*(ms|us|s|MiB|%|)\s*$`)
 
-// gateMetrics are the figures that a gate may name.
-var gateMetrics = map[string]func(benchResult) float64{
-	"min":     func(r benchResult) float64 { return r.Latency.Min },
-	"median":  func(r benchResult) float64 { return r.Latency.Median },
-	"mean":    func(r benchResult) float64 { return r.Latency.Mean },
-	"p90":     func(r benchResult) float64 { return r.Latency.P90 },
-	"p99":     func(r benchResult) float64 { return r.Latency.P99 },
-	"ratio":   func(r benchResult) float64 { return *r.Ratio },
-	"prepare": func(r benchResult) float64 { return r.Latency.Prepare },
+// metric is a figure that a gate may name: nil where a result has none.
+type metric struct {
+	unit  string // of the figure
+	needs string // the flag without which there is no such figure
+	of    func(benchResult) *float64
 }
 
-func parseGates(texts []string, baseline, peer bool) ([]gate, error) {
+func latencyMetric(of func(*latency) *float64) metric {
+	return metric{"ms", "", func(r benchResult) *float64 {
+		if r.Latency == nil {
+			return nil
+		}
+		return of(r.Latency)
+	}}
+}
+
+func footprintMetric(unit string, of func(*footprint) *float64) metric {
+	return metric{unit, "--footprint", func(r benchResult) *float64 {
+		if r.Footprint == nil {
+			return nil
+		}
+		return of(r.Footprint)
+	}}
+}
+
+// gateMetrics are the figures that a gate may name.
+var gateMetrics = map[string]metric{
+	"min":          latencyMetric(func(l *latency) *float64 { return &l.Min }),
+	"median":       latencyMetric(func(l *latency) *float64 { return &l.Median }),
+	"mean":         latencyMetric(func(l *latency) *float64 { return &l.Mean }),
+	"p50":          latencyMetric(func(l *latency) *float64 { return &l.Median }),
+	"p90":          latencyMetric(func(l *latency) *float64 { return &l.P90 }),
+	"p95":          latencyMetric(func(l *latency) *float64 { return &l.P95 }),
+	"p99":          latencyMetric(func(l *latency) *float64 { return &l.P99 }),
+	"max":          latencyMetric(func(l *latency) *float64 { return &l.Max }),
+	"prepare":      latencyMetric(func(l *latency) *float64 { return &l.Prepare }),
+	"ratio":        {"", "--peer", func(r benchResult) *float64 { return r.Ratio }},
+	"start":        footprintMetric("ms", func(f *footprint) *float64 { return &f.First }),
+	"memory":       footprintMetric("MiB", func(f *footprint) *float64 { return &f.Peak }),
+	"start_ratio":  {"", "--peer and --footprint", func(r benchResult) *float64 { return r.StartRatio }},
+	"memory_ratio": {"", "--peer and --footprint", func(r benchResult) *float64 { return r.MemoryRatio }},
+}
+
+// offers are the flags that give figures.
+func (o *benchOptions) offers() map[string]bool {
+	return map[string]bool{"": true, "--peer": o.peer != "", "--footprint": o.foot, "--peer and --footprint": o.peer != "" && o.foot, "--baseline": o.baseline != ""}
+}
+
+func parseGates(texts []string, offers map[string]bool) ([]gate, error) {
 	var gates []gate
 	for _, text := range texts {
 		p := gateForm.FindStringSubmatch(text)
@@ -39,19 +76,26 @@ func parseGates(texts []string, baseline, peer bool) ([]gate, error) {
 			return nil, fault.New(fault.Usage, "cannot read --fail-if %q", text).Hint("write ratio<0.5, median>20ms or median>5%%")
 		}
 		g := gate{text: text, metric: p[1], above: p[2] == ">", rel: p[4] == "%"}
-		if gateMetrics[g.metric] == nil {
+		m, ok := gateMetrics[g.metric]
+		if !ok {
 			return nil, fault.New(fault.Usage, "--fail-if %q: no figure %q", text, g.metric).Hint("use one of: %v", sortedKeys(gateMetrics))
 		}
 		v, err := strconv.ParseFloat(p[3], 64)
 		if err != nil {
 			return nil, fault.New(fault.Usage, "--fail-if %q: %q is not a number", text, p[3])
 		}
-		g.limit = v * map[string]float64{"ms": 1, "us": 1e-3, "s": 1e3, "%": 1, "": 1}[p[4]]
+		scale, timed := map[string]float64{"ms": 1, "us": 1e-3, "s": 1e3}[p[4]]
+		g.limit = v
 		switch {
-		case g.rel && (!baseline || g.metric != "median"):
-			return nil, fault.New(fault.Usage, "--fail-if %q: a percentage compares the median with --baseline", text)
-		case g.metric == "ratio" && !peer:
-			return nil, fault.New(fault.Usage, "--fail-if %q: the ratio needs --peer", text)
+		case timed && m.unit == "ms":
+			g.limit *= scale
+		case timed || p[4] == "MiB" && m.unit != "MiB":
+			return nil, fault.New(fault.Usage, "--fail-if %q: %s is not in %s", text, g.metric, p[4])
+		case g.rel && !offers["--baseline"]:
+			return nil, fault.New(fault.Usage, "--fail-if %q: a percentage compares with --baseline", text)
+		}
+		if !offers[m.needs] {
+			return nil, fault.New(fault.Usage, "--fail-if %q: %s needs %s", text, g.metric, m.needs)
 		}
 		gates = append(gates, g)
 	}
@@ -62,16 +106,21 @@ func parseGates(texts []string, baseline, peer bool) ([]gate, error) {
 // timed, or has no baseline, meets none.
 func checkGates(gates []gate, results []benchResult) error {
 	for _, g := range gates {
+		of := gateMetrics[g.metric].of
 		for _, r := range results {
-			if r.Latency == nil || (g.rel && r.Baseline == nil) || (g.metric == "ratio" && r.Ratio == nil) {
+			v := of(r)
+			if v == nil {
 				return fault.New(fault.Gate, "%s: there is no figure to check %q with", r.Model, g.text)
 			}
-			v := gateMetrics[g.metric](r)
+			now := *v
 			if g.rel {
-				v = 100 * (v / *r.Baseline - 1)
+				if r.before == nil || of(*r.before) == nil {
+					return fault.New(fault.Gate, "%s: the baseline has no figure to check %q with", r.Model, g.text)
+				}
+				now = 100 * (now / *of(*r.before) - 1)
 			}
-			if g.above == (v > g.limit) && v != g.limit {
-				return fault.New(fault.Gate, "%s: %s is %.4g (%s)", r.Model, g.metric, v, g.text)
+			if g.above && now > g.limit || !g.above && now < g.limit {
+				return fault.New(fault.Gate, "%s: %s is %.4g (%s)", r.Model, g.metric, now, g.text)
 			}
 		}
 	}
@@ -84,8 +133,8 @@ type baseKey struct {
 	threads int
 }
 
-// readBaseline reads the medians of an earlier report.
-func readBaseline(path string) (map[baseKey]float64, error) {
+// readBaseline reads an earlier report.
+func readBaseline(path string) (map[baseKey]benchResult, error) {
 	if path == "" {
 		return nil, nil
 	}
@@ -99,10 +148,10 @@ func readBaseline(path string) (map[baseKey]float64, error) {
 	if err := json.Unmarshal(b, &rep); err != nil {
 		return nil, fault.New(fault.BadModel, "not a report of lathe bench: %w", err).InFile(path)
 	}
-	base := map[baseKey]float64{}
+	base := map[baseKey]benchResult{}
 	for _, r := range rep.Models {
 		if r.Latency != nil {
-			base[baseKey{r.Model, r.Threads}] = r.Latency.Median
+			base[baseKey{r.Model, r.Threads}] = r
 		}
 	}
 	return base, nil

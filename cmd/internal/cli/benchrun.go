@@ -16,14 +16,15 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/lathe-ml/lathe/compiler/conformance"
 	"github.com/lathe-ml/lathe/compiler/fault"
+	"github.com/lathe-ml/lathe/compiler/onnxfile"
 )
 
 // timed is something that can be run n times and tells how long each took.
 type timed interface {
 	block(ctx context.Context, n int) ([]time.Duration, error)
 	prepared() time.Duration
-	peak() float64 // MiB, 0 if not known
 	close()
 }
 
@@ -34,10 +35,12 @@ type local struct {
 	done func()
 }
 
-func (o *benchOptions) local(ctx context.Context, path string) (*local, error) {
+// subject is what is timed, and its inputs: those that lie beside the model, if
+// no others are asked for.
+func (o *benchOptions) subject(path string) (engine, *onnxfile.Model, *conformance.Set, error) {
 	e, m, err := o.openSubject(path, o.backend, o.engine)
 	if err != nil {
-		return nil, err
+		return e, nil, nil, err
 	}
 	in := o.inputs
 	if dir := recordedBeside(m.Path); len(in.files) == 0 && dir != "" && len(o.shapes.dims)+len(o.shapes.shapes) == 0 {
@@ -46,6 +49,13 @@ func (o *benchOptions) local(ctx context.Context, path string) (*local, error) {
 	set, err := in.read(o.factory, m, &o.shapes)
 	if err != nil {
 		m.Close()
+	}
+	return e, m, set, err
+}
+
+func (o *benchOptions) local(ctx context.Context, path string) (*local, error) {
+	e, m, set, err := o.subject(path)
+	if err != nil {
 		return nil, err
 	}
 	start := time.Now()
@@ -73,7 +83,6 @@ func (l *local) block(ctx context.Context, n int) ([]time.Duration, error) {
 }
 
 func (l *local) prepared() time.Duration { return l.took }
-func (l *local) peak() float64           { return 0 }
 func (l *local) close() {
 	l.s.close()
 	l.done()
@@ -86,30 +95,47 @@ type remote struct {
 	in    io.WriteCloser
 	out   *bufio.Reader
 	took  time.Duration
-	mib   float64
 	words *strings.Builder // what it said on stderr
 }
 
 // worker starts this program again as a worker for one backend.
 func (o *benchOptions) worker(ctx context.Context, backend, path string) (*remote, error) {
-	exe, err := os.Executable()
-	if err != nil {
-		return nil, fmt.Errorf("cannot start a second process: %w", err)
-	}
-	argv := []string{workerName, path, "--backend", backend, "--threads", itoa(o.engine.threads),
-		"--seed", strconv.FormatUint(o.inputs.seed, 10), "--library", o.engine.peer, "--reader", o.reader, "--quiet"}
-	if backend != "peer" {
+	argv := []string{path, "--backend", backend, "--shapes-from", o.shapes.from, "--preprocess", o.inputs.preprocess}
+	if backend != "peer" && !isArtifact(path) {
 		argv = append(argv, o.engine.args()...)
-	}
-	if o.cacheFlag != "" {
-		argv = append(argv, "--cache-dir", o.cacheFlag)
 	}
 	for flag, list := range map[string][]string{"--dim": o.shapes.dims, "--input-shapes": o.shapes.shapes, "--input": o.inputs.files} {
 		for _, v := range list {
 			argv = append(argv, flag, v)
 		}
 	}
-	argv = append(argv, "--shapes-from", o.shapes.from, "--preprocess", o.inputs.preprocess)
+	r, err := o.start(ctx, argv)
+	if err != nil {
+		return nil, err
+	}
+	line, err := r.answer()
+	if err != nil {
+		return nil, err
+	}
+	ns, err := strconv.ParseInt(strings.TrimSpace(line), 10, 64)
+	if err != nil {
+		return nil, fmt.Errorf("the worker said %q", line)
+	}
+	r.took = time.Duration(ns)
+	return r, nil
+}
+
+// start starts this program again as a worker.
+func (o *benchOptions) start(ctx context.Context, args []string) (*remote, error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("cannot start a second process: %w", err)
+	}
+	argv := append([]string{workerName, "--threads", itoa(o.engine.threads), "--seed", strconv.FormatUint(o.inputs.seed, 10),
+		"--library", o.engine.peer, "--reader", o.reader, "--quiet"}, args...)
+	if o.cacheFlag != "" {
+		argv = append(argv, "--cache-dir", o.cacheFlag)
+	}
 	r := &remote{cmd: exec.CommandContext(ctx, exe, argv...), words: &strings.Builder{}}
 	r.cmd.Args[0] = "lathe"
 	r.cmd.Stderr = r.words
@@ -126,15 +152,6 @@ func (o *benchOptions) worker(ctx context.Context, backend, path string) (*remot
 	if err := r.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("cannot start a second process: %w", err)
 	}
-	line, err := r.answer()
-	if err != nil {
-		return nil, err
-	}
-	ns, err := strconv.ParseInt(strings.TrimSpace(line), 10, 64)
-	if err != nil {
-		return nil, fmt.Errorf("the worker said %q", line)
-	}
-	r.took = time.Duration(ns)
 	return r, nil
 }
 
@@ -175,8 +192,8 @@ func (r *remote) block(_ context.Context, n int) ([]time.Duration, error) {
 		return nil, err
 	}
 	words := strings.Fields(line)
-	if len(words) != n+1 {
-		return nil, fmt.Errorf("the worker answered %d times for %d runs", len(words)-1, n)
+	if len(words) != n {
+		return nil, fmt.Errorf("the worker answered %d times for %d runs", len(words), n)
 	}
 	out := make([]time.Duration, n)
 	for i := range out {
@@ -186,12 +203,10 @@ func (r *remote) block(_ context.Context, n int) ([]time.Duration, error) {
 		}
 		out[i] = time.Duration(ns)
 	}
-	r.mib, err = strconv.ParseFloat(words[n], 64)
-	return out, err
+	return out, nil
 }
 
 func (r *remote) prepared() time.Duration { return r.took }
-func (r *remote) peak() float64           { return r.mib }
 func (r *remote) close() {
 	r.in.Close()
 	_ = r.cmd.Wait() // its figures are in; how it ends does not matter
@@ -202,6 +217,7 @@ const workerName = "bench-worker"
 
 func newBenchWorkerCmd(f *factory) *cobra.Command {
 	o := &benchOptions{factory: f}
+	once := false
 	cmd := &cobra.Command{
 		Use:     workerName + " MODEL",
 		Short:   "Time runs on order: lathe bench starts it",
@@ -209,6 +225,9 @@ func newBenchWorkerCmd(f *factory) *cobra.Command {
 		Example: "  echo 10 | lathe " + workerName + " model.onnx",
 		Args:    args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, a []string) error {
+			if once {
+				return o.once(cmd.Context(), a[0])
+			}
 			l, err := o.local(cmd.Context(), a[0])
 			if err != nil {
 				return err
@@ -220,6 +239,7 @@ func newBenchWorkerCmd(f *factory) *cobra.Command {
 	}
 	o.flags(cmd)
 	cmd.Flags().IntVar(&o.engine.threads, "threads", 1, "threads per run")
+	cmd.Flags().BoolVar(&once, "once", false, "open, run and tell what that took")
 	cmd.Flags().StringVar(&o.engine.peer, "library", "", "path of ONNX Runtime's library")
 	return cmd
 }
@@ -239,26 +259,9 @@ func serve(ctx context.Context, f *factory, l *local) error {
 		for _, t := range times {
 			fmt.Fprintf(&b, "%d ", t.Nanoseconds())
 		}
-		f.Printf("%s%.1f\n", b.String(), peakMiB())
+		f.Printf("%s\n", b.String())
 	}
 	return orders.Err()
-}
-
-// peakMiB is the most memory that this process had, where the system tells it.
-func peakMiB() float64 {
-	b, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		return 0
-	}
-	for line := range strings.Lines(string(b)) {
-		if rest, ok := strings.CutPrefix(line, "VmHWM:"); ok {
-			kb, err := strconv.ParseFloat(strings.Fields(rest)[0], 64)
-			if err == nil {
-				return kb / 1024
-			}
-		}
-	}
-	return 0
 }
 
 // blockTime is about how long one side runs before the other has its turn:
@@ -352,9 +355,13 @@ func (s *series) latency() *latency {
 	ts := slices.Clone(s.times)
 	sort.Slice(ts, func(i, j int) bool { return ts[i] < ts[j] })
 	ms := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e6 }
-	at := func(q float64) float64 { return ms(ts[min(len(ts)-1, int(q*float64(len(ts))))]) }
-	l := &latency{Runs: len(ts), Min: ms(ts[0]), Median: at(0.5), P90: at(0.9), P99: at(0.99), Max: ms(ts[len(ts)-1]),
-		Mean: ms(s.total) / float64(len(ts)), Prepare: ms(s.t.prepared()), PeakMiB: s.t.peak()}
+	at := func(percent int) float64 { return ms(ts[rankOf(percent, len(ts))]) }
+	l := &latency{Runs: len(ts), Min: ms(ts[0]), Median: at(50), P90: at(90), P95: at(95), P99: at(99), Max: ms(ts[len(ts)-1]),
+		Mean: ms(s.total) / float64(len(ts)), Prepare: ms(s.t.prepared())}
 	l.PerSec = 1000 / l.Mean
 	return l
 }
+
+// rankOf is the place of a percentile among n sorted figures: the first that so
+// many percent of them do not exceed.
+func rankOf(percent, n int) int { return max((percent*n+99)/100, 1) - 1 }
