@@ -62,8 +62,9 @@ func (l *lowerer) newTiled(n *ir.Node) *tiledConv {
 	}
 	for a := range 2 {
 		c.lo[a] = geo.Lo[a]
-		if m := c.wino; m > 0 { // whole tiles are read
-			c.hi[a] = max(0, (geo.Out[a]+m-1)/m*m+2-geo.Lo[a]-xs[2+a])
+		if c.wino > 0 { // whole tiles are read
+			m := minimalTile(c.wino, geo.Kernel[a])
+			c.hi[a] = max(0, (geo.Out[a]+m-1)/m*m+geo.Kernel[a]-1-geo.Lo[a]-xs[2+a])
 			continue
 		}
 		c.hi[a] = max(0, (geo.Out[a]-1)*geo.Strides[a]+(geo.Kernel[a]-1)*geo.Dilations[a]+1-geo.Lo[a]-xs[2+a])

@@ -29,6 +29,8 @@ func TestConvolutionForms(t *testing.T) {
 		{"Winograd F(4x4)", 16, 16, 8, 8, 3, 1, 1, 1, 1, "winograd"},
 		{"Winograd F(4x4), odd sizes without padding", 17, 20, 9, 11, 3, 1, 1, 0, 1, "winograd"},
 		{"Winograd F(2x2)", 32, 32, 4, 4, 3, 1, 1, 1, 1, "winograd"},
+		{"Winograd of 5x5", 32, 32, 9, 13, 5, 1, 1, 2, 1, "winograd"},
+		{"Winograd of part of a block", 13, 32, 17, 16, 3, 1, 1, 1, 1, "winograd"},
 		{"1x1, flattened", 32, 48, 5, 7, 1, 1, 1, 0, 1, "conv"},
 		{"1x1 with stride", 32, 16, 6, 6, 1, 2, 1, 0, 1, "conv"},
 		{"3x3 with stride", 16, 32, 9, 9, 3, 2, 1, 1, 1, "conv"},
@@ -59,6 +61,30 @@ func TestConvolutionForms(t *testing.T) {
 				p := lowered(t, b.G, o)
 				if f := families(p); o.Lanes == 16 && c.want != "" && !slices.Contains(f, c.want) {
 					t.Errorf("kernels %v, want %s among them", f, c.want)
+				}
+			}
+		})
+	}
+}
+
+// TestLines holds that kernels along one axis take Winograd's form, whole maps
+// of one row too, and are right at every width.
+func TestLines(t *testing.T) {
+	r := rand.New(rand.NewPCG(19, 8))
+	for _, c := range []struct{ h, w, kh, kw int }{{1, 61, 1, 5}, {1, 200, 1, 7}, {9, 10, 3, 1}, {7, 30, 1, 3}, {30, 1, 5, 1}} {
+		t.Run(fmt.Sprintf("%dx%d of %dx%d", c.kh, c.kw, c.h, c.w), func(t *testing.T) {
+			b := core.NewBuilder("g")
+			x := b.Input("x", tensor.F32, 1, 24, c.h, c.w)
+			w := values(r, tensor.F32, 40, 24, c.kh, c.kw)
+			for i := range w.Len() {
+				w.SetFloat(i, w.Float(i)/24)
+			}
+			y := b.Conv(x, b.Const(w), core.ConvSpec{Strides: []int{1, 1}, Dilations: []int{1, 1},
+				Lo: []int{c.kh / 2, c.kw / 2}, Hi: []int{c.kh / 2, 0}, Groups: 1})
+			b.Output(b.Max(y, b.Like(y, 0.1)))
+			for _, o := range widths {
+				if f := families(lowered(t, b.G, o)); o.Lanes == 16 && !slices.Contains(f, "winograd") {
+					t.Errorf("kernels %v, want winograd among them", f)
 				}
 			}
 		})

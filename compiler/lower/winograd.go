@@ -7,28 +7,43 @@ import (
 	"github.com/lathe-ml/lathe/compiler/tensor"
 )
 
-// Winograd's minimal filtering F(m×m, 3×3): a tile of m×m outputs costs
-// (m+2)² products instead of 9·m² (Lavin and Gray, arXiv 1509.09308). The
-// matrices come from the Cook-Toom construction over the points below; ½ and −2
-// instead of ±2 keep the error near that of the direct sum.
+// Winograd's minimal filtering F(m, r): m outputs of a filter of r taps cost
+// m+r-1 products instead of m·r, along each axis (Lavin and Gray, arXiv
+// 1509.09308). The matrices come from the Cook-Toom construction over the points
+// below; ½ and −2 instead of ±2 keep the error near that of the direct sum.
 
-// winogradPoints are those of F(m×m), beside infinity.
+// winogradPoints are the finite points by their number, which is m+r-2.
 var winogradPoints = map[int][]float64{
-	2: {0, 1, -1},
-	4: {0, 1, -1, 0.5, -2},
-	6: {0, 1, -1, 0.5, -0.5, 2, -2},
+	0: {},
+	3: {0, 1, -1},
+	5: {0, 1, -1, 0.5, -2},
+	7: {0, 1, -1, 0.5, -0.5, 2, -2},
 }
 
-// winograd are the matrices of y = Aᵀ[(G·g·Gᵀ) ⊙ (Bᵀ·d·B)]·A.
-type winograd struct {
-	m, n      int
-	at, g, bt [][]float64 // m×n, n×3, n×n
+// winogradTiles are the tiles of F(m, r) by the number of taps, and the
+// precision that each needs: the error grows with the number of points, and
+// with the number of axes.
+var winogradTiles = map[int][]struct {
+	m     int
+	plane precision.Mode // both axes
+	line  precision.Mode // one axis
+}{
+	3: {{2, precision.F32, precision.F32}, {4, precision.F32, precision.F32}, {6, precision.Fast, precision.F32}},
+	5: {{2, precision.F32, precision.F32}, {4, precision.Fast, precision.F32}},
+	7: {{2, precision.Fast, precision.F32}},
 }
 
-func newWinograd(m int) winograd {
-	p := winogradPoints[m]
-	n := m + 2
-	w := winograd{m: m, n: n}
+// minimal are the matrices of one axis: y = Aᵀ[(G·g) ⊙ (Bᵀ·d)].
+type minimal struct {
+	m, r, n   int
+	at, g, bt [][]float64 // m×n, n×r, n×n
+}
+
+// newMinimal gives F(m, r); for one tap it is the identity.
+func newMinimal(m, r int) minimal {
+	n := m + r - 1
+	p := winogradPoints[n-1]
+	w := minimal{m: m, r: r, n: n}
 	for i := range m {
 		row := make([]float64, n)
 		for j, a := range p {
@@ -46,12 +61,38 @@ func newWinograd(m int) winograd {
 				norm *= a - b
 			}
 		}
-		w.g = append(w.g, []float64{1 / norm, a / norm, a * a / norm})
+		row := make([]float64, r)
+		for x := range row {
+			row[x] = power(a, x) / norm
+		}
+		w.g = append(w.g, row)
 		w.bt = append(w.bt, product(p, j, n))
 	}
-	w.g = append(w.g, []float64{0, 0, 1})
+	last := make([]float64, r)
+	last[r-1] = 1
+	w.g = append(w.g, last)
 	w.bt = append(w.bt, product(p, -1, n))
 	return w
+}
+
+// winograd is the form of a kernel: rows and columns, of which one may be plain.
+type winograd struct{ h, w minimal }
+
+// freqs is the number of products per tile.
+func (w winograd) freqs() int { return w.h.n * w.w.n }
+
+// minimalTile gives the size of an axis' tile: m where the kernel has taps.
+func minimalTile(m, taps int) int {
+	if taps == 1 {
+		return 1
+	}
+	return m
+}
+
+// winograd gives the matrices for tiles of m outputs.
+func (c *tiledConv) winograd(m int) winograd {
+	h, w := c.Kernel[0], c.Kernel[1]
+	return winograd{newMinimal(minimalTile(m, h), h), newMinimal(minimalTile(m, w), w)}
 }
 
 func power(a float64, k int) float64 {
@@ -84,17 +125,22 @@ func product(p []float64, skip, n int) []float64 {
 
 // winograds lists the sizes of tiles that the form and the precision allow.
 func (c *tiledConv) winograds(l *lowerer) []int {
-	if c.Groups != 1 || c.ic < l.o.Lanes || c.oc < l.o.Lanes ||
-		c.Kernel[0] != 3 || c.Kernel[1] != 3 || c.Strides[0]*c.Strides[1]*c.Dilations[0]*c.Dilations[1] != 1 {
+	kh, kw := c.Kernel[0], c.Kernel[1]
+	if c.Groups != 1 || c.ic*4 < l.o.Lanes*3 || c.oc < l.o.Lanes || kh != kw && kh != 1 && kw != 1 ||
+		c.Strides[0]*c.Strides[1]*c.Dilations[0]*c.Dilations[1] != 1 {
 		return nil
 	}
-	switch p := c.mode; {
-	case p.Allows(precision.Fast):
-		return []int{2, 4, 6}
-	case p.Allows(precision.F32):
-		return []int{2, 4}
+	var out []int
+	for _, t := range winogradTiles[max(kh, kw)] {
+		need := t.plane
+		if kh != kw {
+			need = t.line
+		}
+		if c.mode.Allows(need) {
+			out = append(out, t.m)
+		}
 	}
-	return nil
+	return out
 }
 
 // chooseWinograd gives the tile size that costs least, 0 for the direct form,
@@ -102,12 +148,22 @@ func (c *tiledConv) winograds(l *lowerer) []int {
 func (c *tiledConv) chooseWinograd(l *lowerer) int {
 	icp := float64(c.icb * l.o.Lanes)
 	ocb := float64(c.ocb)
-	best, cost := 0, 0.85*ocb*float64(c.Out[0]*c.Out[1])*icp*9
+	kh, kw := c.Kernel[0], c.Kernel[1]
+	direct := icp
+	if c.ic < l.o.Lanes {
+		direct = float64(c.ic)
+	}
+	best, cost := 0, 0.85*ocb*float64(c.Out[0]*c.Out[1])*direct*float64(kh*kw)
 	for _, m := range c.winograds(l) {
-		n := float64((m + 2) * (m + 2))
-		tiles := float64(((c.Out[0] + m - 1) / m) * ((c.Out[1] + m - 1) / m))
+		mh, mw := minimalTile(m, kh), minimalTile(m, kw)
+		n := float64((mh + kh - 1) * (mw + kw - 1))
+		tiles := float64(((c.Out[0] + mh - 1) / mh) * ((c.Out[1] + mw - 1) / mw))
 		gemm := n * max(tiles, 4) * icp * ocb
-		transforms := tiles * 7 * n * (float64(c.icb) + ocb)
+		adds := 7.0
+		if kh != kw {
+			adds = 4
+		}
+		transforms := tiles * adds * n * (float64(c.icb) + ocb)
 		stream := n * icp * ocb * 0.75 // the transformed weights are read once per chunk
 		if t := gemm + transforms + stream; t < cost {
 			best, cost = m, t
@@ -120,66 +176,108 @@ func (c *tiledConv) chooseWinograd(l *lowerer) int {
 // the second cache, enough to use the weights well.
 const chunkTiles = 28
 
-// chunkRows is how many rows of tiles make a chunk: about chunkTiles tiles, or
+// chunk is a part of the tiles of a map: rows and columns of tiles, and how
+// many there are each way. Where it does not divide the map the last chunk ends
+// with it, and repeats some tiles.
+type chunk struct{ rows, cols, down, across int }
+
+// chunked cuts a map of th×tw tiles. rows 0 asks for about chunkTiles tiles, or
 // eight where their transforms then stay in the first cache, and such that the
-// last chunk repeats as little as can be.
-func (t *convTile) chunkRows(n, th, tw int) int {
+// last chunk repeats as little as can be. A map of one row is cut along it.
+func (t *convTile) chunked(freqs, th, tw, rows int) chunk {
 	target := chunkTiles
-	if perTile := n * n * (t.icb + t.ocb) * t.lanes * 4; 8*perTile <= 48<<10 {
+	if perTile := freqs * (t.icb + t.ocb) * t.lanes * 4; 8*perTile <= 48<<10 {
 		target = 8
 	}
-	best, cost := 1, th*(tw+4)
-	for r := 1; r <= th && r*tw <= max(tw, target*3/2); r++ {
-		chunks := (th + r - 1) / r
-		if c := chunks * (r*tw + 4); c < cost || c == cost && r*tw <= target {
-			best, cost = r, c
+	best := func(n, unit int) int {
+		size, cost := 1, n*(unit+4)
+		for r := 1; r <= n && r*unit <= max(unit, target*3/2); r++ {
+			chunks := (n + r - 1) / r
+			if c := chunks * (r*unit + 4); c < cost || c == cost && r*unit <= target {
+				size, cost = r, c
+			}
 		}
+		return size
 	}
-	return best
+	c := chunk{rows, tw, 1, 1}
+	switch {
+	case th == 1 && rows == 0:
+		c.rows, c.cols = 1, best(tw, 1)
+	case th == 1:
+		c.rows, c.cols = 1, min(rows, tw)
+	case rows == 0:
+		c.rows = best(th, tw)
+	}
+	c.down, c.across = (th+c.rows-1)/c.rows, (tw+c.cols-1)/c.cols
+	return c
 }
 
-// emitWinograd makes one kernel: per chunk of tile rows it transforms the
-// input, multiplies for each frequency, and transforms back.
-func (t *convTile) emitWinograd(l *lowerer) {
-	w := newWinograd(t.wino)
-	m, n, lanes := w.m, w.n, t.lanes
-	th, tw := (t.Out[0]+m-1)/m, (t.Out[1]+m-1)/m
-	var rows []int
-	for r := 1; r <= th && r*tw <= max(tw, 4*chunkTiles); r++ {
-		rows = append(rows, r)
+// size is what a schedule names: rows, or columns where there is one row.
+func (c chunk) size(th int) int {
+	if th == 1 {
+		return c.cols
 	}
-	r := l.number(t.site, func(c *schedule.Choice) *int { return &c.Rows }, t.chunkRows(n, th, tw), rows...)
+	return c.rows
+}
+
+// emitWinograd makes one kernel: per chunk of tiles it transforms the input,
+// multiplies for each frequency, and transforms back.
+func (t *convTile) emitWinograd(l *lowerer) {
+	w := t.winograd(t.wino)
+	lanes := t.lanes
+	th, tw := (t.Out[0]+w.h.m-1)/w.h.m, (t.Out[1]+w.w.m-1)/w.w.m
+	unit, most := tw, th
+	if th == 1 {
+		unit, most = 1, tw
+	}
+	var sizes []int
+	for r := 1; r <= most && r*unit <= max(unit, 4*chunkTiles); r++ {
+		sizes = append(sizes, r)
+	}
+	size := l.number(t.site, func(c *schedule.Choice) *int { return &c.Rows }, t.chunked(w.freqs(), th, tw, 0).size(th), sizes...)
 	t.site.fit = func(c *schedule.Choice) {
-		if c.TW > c.Rows*tw { // a register tile is within a chunk
+		if c.TW > c.Rows*unit { // a register tile is within a chunk
 			c.OB, c.TR, c.TW = 0, 0, 0
 		}
 	}
-	tiles := r * tw
-	chunks := (th + r - 1) / r
+	c := t.chunked(w.freqs(), th, tw, size)
+	tiles := c.rows * c.cols
 	k := l.kernelFor(t.g.root)
 	t.k = k
 	t.yb, t.xb = k.param(t.y.buf, true), k.param(t.x.buf, false)
 	s := l.tile(t.site, t.ocb, 1, tiles, t.icb*lanes, false)
 	t.prefetch = l.number(t.site, func(c *schedule.Choice) *int { return &c.Prefetch }, 0, prefetches...)
 	t.wb = k.param(t.winogradWeights(l, w, s.OB), false)
-	vb := k.local("v", tensor.F32, n*n*t.icb*tiles*lanes)
-	mb := k.local("m", tensor.F32, n*n*t.ocb*tiles*lanes)
-	v := k.fresh("t", t.y.layout.Shape[0]*chunks)
-	image, chunk := loop.Div(loop.V(v), chunks), loop.Mod(loop.V(v), chunks)
-	row0 := loop.Mul(chunk, r) // the first tile row; the last chunk ends with the map
-	if th%r != 0 {
-		row0 = &loop.Expr{Kind: loop.Call, Type: tensor.I64, Fn: "clamp", Args: []*loop.Expr{row0, loop.Int(0), loop.Int(th - r)}}
-	}
+	vb := k.local("v", tensor.F32, w.freqs()*t.icb*tiles*lanes)
+	mb := k.local("m", tensor.F32, w.freqs()*t.ocb*tiles*lanes)
+	v := k.fresh("t", t.y.layout.Shape[0]*c.down*c.across)
+	image, part := loop.Div(loop.V(v), c.down*c.across), loop.Mod(loop.V(v), c.down*c.across)
+	at := tilesAt{first(loop.Div(part, c.across), c.rows, th), first(loop.Mod(part, c.across), c.cols, tw), c}
 	var body []loop.Stmt
 	if zero := t.zeroHalos(t.ocb, image, loop.Int(0)); zero != nil {
-		body = append(body, choice(chunk, 1, chunks, func() []loop.Stmt { return zero }, func() []loop.Stmt { return nil })...)
+		body = append(body, choice(part, 1, c.down*c.across, func() []loop.Stmt { return zero }, func() []loop.Stmt { return nil })...)
 	}
-	body = append(body, t.forward(w, vb, image, row0, r, tw)...)
+	body = append(body, t.forward(w, vb, image, at)...)
 	body = append(body, t.multiply(w, s, vb, mb, tiles)...)
-	body = append(body, t.back(w, mb, image, row0, r, tw)...)
-	work := 2 * int64(t.y.layout.Shape[0]) * int64(t.oc) * int64(t.Out[0]*t.Out[1]) * int64(9*t.ic)
+	body = append(body, t.back(w, mb, image, at)...)
+	work := 2 * int64(t.y.layout.Shape[0]) * int64(t.oc) * int64(t.Out[0]*t.Out[1]) * int64(t.Kernel[0]*t.Kernel[1]*t.ic)
 	l.close(t.site, work)
 	k.finish("winograd", []loop.Stmt{&loop.For{Var: v, Par: work >= 8*parallelWork && v.N > 1, Body: body}}, work)
+}
+
+// tilesAt are the tiles of a chunk, from a row and column of tiles on.
+type tilesAt struct {
+	row, col *loop.Expr
+	chunk
+}
+
+// first is where the i-th chunk of a size begins among n tiles.
+func first(i *loop.Expr, size, n int) *loop.Expr {
+	e := loop.Mul(i, size)
+	if n%size == 0 {
+		return e
+	}
+	return &loop.Expr{Kind: loop.Call, Type: tensor.I64, Fn: "clamp", Args: []*loop.Expr{e, loop.Int(0), loop.Int(n - size)}}
 }
 
 // combo is a sum of terms with constant factors; zero factors vanish.
@@ -223,26 +321,26 @@ func (k *kb) grid(name string, rows, cols int, val func(i, j int) *loop.Expr) (r
 }
 
 // forward computes Bᵀ·d·B of every tile: v[frequency][block][tile][lane].
-func (t *convTile) forward(w winograd, vb *loop.Buffer, image, row0 *loop.Expr, r, tw int) []loop.Stmt {
-	k, lanes, n := t.k, t.lanes, w.n
-	cb, rr, cc, ci := k.fresh("c", t.icb), k.fresh("r", r), k.fresh("w", tw), k.fresh("l", lanes)
+func (t *convTile) forward(w winograd, vb *loop.Buffer, image *loop.Expr, at tilesAt) []loop.Stmt {
+	k, lanes, tiles := t.k, t.lanes, at.rows*at.cols
+	cb, rr, cc, ci := k.fresh("c", t.icb), k.fresh("r", at.rows), k.fresh("w", at.cols), k.fresh("l", lanes)
 	xl := t.x.layout
 	plane := loop.Add(loop.Mul(image, xl.blocks()), loop.V(cb))
-	ih := loop.Add(loop.Mul(loop.Add(row0, loop.V(rr)), w.m), loop.Int(-t.Lo[0]))
-	iw := loop.Add(loop.Mul(loop.V(cc), w.m), loop.Int(-t.Lo[1]))
-	d, body := k.grid("d", n, n, func(i, j int) *loop.Expr {
+	ih := loop.Add(loop.Mul(loop.Add(at.row, loop.V(rr)), w.h.m), loop.Int(-t.Lo[0]))
+	iw := loop.Add(loop.Mul(loop.Add(at.col, loop.V(cc)), w.w.m), loop.Int(-t.Lo[1]))
+	d, body := k.grid("d", w.h.n, w.w.n, func(i, j int) *loop.Expr {
 		return loop.At(t.xb, loop.Add(t.at(xl, plane, loop.Add(ih, loop.Int(i)), loop.Add(iw, loop.Int(j))), loop.V(ci)))
 	})
-	e, more := k.grid("b", n, n, func(i, j int) *loop.Expr {
-		return combo(w.bt[i], func(x int) *loop.Expr { return loop.R(d[x][j]) })
+	e, more := k.grid("b", w.h.n, w.w.n, func(i, j int) *loop.Expr {
+		return combo(w.h.bt[i], func(x int) *loop.Expr { return loop.R(d[x][j]) })
 	})
 	body = append(body, more...)
-	tile := loop.Add(loop.Mul(loop.V(rr), tw), loop.V(cc))
-	for i := range n {
-		for j := range n {
-			at := loop.Add(loop.Mul(loop.V(cb), r*tw*lanes), loop.Add(loop.Mul(tile, lanes), loop.V(ci)))
-			at = loop.Add(at, loop.Int((i*n+j)*t.icb*r*tw*lanes))
-			body = append(body, &loop.Store{Buf: vb, Index: at, Val: combo(w.bt[j], func(x int) *loop.Expr { return loop.R(e[i][x]) })})
+	tile := loop.Add(loop.Mul(loop.V(rr), at.cols), loop.V(cc))
+	for i := range w.h.n {
+		for j := range w.w.n {
+			to := loop.Add(loop.Mul(loop.V(cb), tiles*lanes), loop.Add(loop.Mul(tile, lanes), loop.V(ci)))
+			to = loop.Add(to, loop.Int((i*w.w.n+j)*t.icb*tiles*lanes))
+			body = append(body, &loop.Store{Buf: vb, Index: to, Val: combo(w.w.bt[j], func(x int) *loop.Expr { return loop.R(e[i][x]) })})
 		}
 	}
 	return loop.Nest([]*loop.Var{cb, rr, cc, ci}, []loop.LoopKind{loop.Serial, loop.Serial, loop.Serial, loop.Vector}, body...)
@@ -251,7 +349,7 @@ func (t *convTile) forward(w winograd, vb *loop.Buffer, image, row0 *loop.Expr, 
 // multiply is a product of matrices for each frequency.
 func (t *convTile) multiply(w winograd, s tileShape, vb, mb *loop.Buffer, tiles int) []loop.Stmt {
 	k, lanes := t.k, t.lanes
-	f := k.fresh("f", w.n*w.n)
+	f := k.fresh("f", w.freqs())
 	one := func(ob, p int, block, first *loop.Expr) []loop.Stmt {
 		x := &loop.Tile{OB: ob, P: p, L: lanes, X: vb, W: t.wb, S: mb, WO: lanes, SO: tiles * lanes, Prefetch: t.prefetch}
 		x.Red = []loop.Red{{N: t.icb, XStep: tiles * lanes, WStep: lanes * ob * lanes}, {N: lanes, XStep: 1, WStep: ob * lanes}}
@@ -286,35 +384,35 @@ func (t *convTile) multiply(w winograd, s tileShape, vb, mb *loop.Buffer, tiles 
 }
 
 // back computes Aᵀ·m·A of every tile and stores it through the epilogue.
-func (t *convTile) back(w winograd, mb *loop.Buffer, image, row0 *loop.Expr, r, tw int) []loop.Stmt {
-	k, lanes, n, m := t.k, t.lanes, w.n, w.m
-	ob, rr, cc, ci := k.fresh("o", t.ocb), k.fresh("r", r), k.fresh("w", tw), k.fresh("l", lanes)
-	tile := loop.Add(loop.Mul(loop.V(rr), tw), loop.V(cc))
-	s, body := k.grid("s", n, n, func(i, j int) *loop.Expr {
-		at := loop.Add(loop.Mul(loop.V(ob), r*tw*lanes), loop.Add(loop.Mul(tile, lanes), loop.V(ci)))
-		return loop.At(mb, loop.Add(at, loop.Int((i*n+j)*t.ocb*r*tw*lanes)))
+func (t *convTile) back(w winograd, mb *loop.Buffer, image *loop.Expr, at tilesAt) []loop.Stmt {
+	k, lanes, tiles := t.k, t.lanes, at.rows*at.cols
+	ob, rr, cc, ci := k.fresh("o", t.ocb), k.fresh("r", at.rows), k.fresh("w", at.cols), k.fresh("l", lanes)
+	tile := loop.Add(loop.Mul(loop.V(rr), at.cols), loop.V(cc))
+	s, body := k.grid("s", w.h.n, w.w.n, func(i, j int) *loop.Expr {
+		from := loop.Add(loop.Mul(loop.V(ob), tiles*lanes), loop.Add(loop.Mul(tile, lanes), loop.V(ci)))
+		return loop.At(mb, loop.Add(from, loop.Int((i*w.w.n+j)*t.ocb*tiles*lanes)))
 	})
-	e, more := k.grid("a", m, n, func(i, j int) *loop.Expr {
-		return combo(w.at[i], func(x int) *loop.Expr { return loop.R(s[x][j]) })
+	e, more := k.grid("a", w.h.m, w.w.n, func(i, j int) *loop.Expr {
+		return combo(w.h.at[i], func(x int) *loop.Expr { return loop.R(s[x][j]) })
 	})
 	body = append(body, more...)
-	yb := k.local("y", tensor.F32, m*m*lanes)
-	for i := range m {
-		for j := range m {
-			body = append(body, &loop.Store{Buf: yb, Index: loop.Add(loop.V(ci), loop.Int((i*m+j)*lanes)),
-				Val: combo(w.at[j], func(x int) *loop.Expr { return loop.R(e[i][x]) })})
+	yb := k.local("y", tensor.F32, w.h.m*w.w.m*lanes)
+	for i := range w.h.m {
+		for j := range w.w.m {
+			body = append(body, &loop.Store{Buf: yb, Index: loop.Add(loop.V(ci), loop.Int((i*w.w.m+j)*lanes)),
+				Val: combo(w.w.at[j], func(x int) *loop.Expr { return loop.R(e[i][x]) })})
 		}
 	}
 	inner := loop.Nest([]*loop.Var{ci}, []loop.LoopKind{loop.Vector}, body...)
-	i, j, ln := k.fresh("i", m), k.fresh("j", m), k.fresh("l", lanes)
-	oh := loop.Add(loop.Mul(loop.Add(row0, loop.V(rr)), m), loop.V(i))
-	ow := loop.Add(loop.Mul(loop.V(cc), m), loop.V(j))
+	i, j, ln := k.fresh("i", w.h.m), k.fresh("j", w.w.m), k.fresh("l", lanes)
+	oh := loop.Add(loop.Mul(loop.Add(at.row, loop.V(rr)), w.h.m), loop.V(i))
+	ow := loop.Add(loop.Mul(loop.Add(at.col, loop.V(cc)), w.w.m), loop.V(j))
 	ch := loop.Add(loop.Mul(loop.V(ob), lanes), loop.V(ln))
 	idx := []*loop.Expr{image, ch, oh, ow}
 	a := t.g.anchor.Outputs[0]
 	k.memo = map[string]*loop.Expr{}
 	k.over[a] = func([]*loop.Expr) *loop.Expr {
-		return loop.At(yb, loop.Add(loop.Mul(loop.Add(loop.Mul(loop.V(i), m), loop.V(j)), lanes), loop.V(ln)))
+		return loop.At(yb, loop.Add(loop.Mul(loop.Add(loop.Mul(loop.V(i), w.w.m), loop.V(j)), lanes), loop.V(ln)))
 	}
 	val := k.access(t.g.root, idx)
 	delete(k.over, a)
@@ -330,26 +428,32 @@ func (t *convTile) back(w winograd, mb *loop.Buffer, image, row0 *loop.Expr, r, 
 // winogradWeights are G·g·Gᵀ in float64, rounded once, in the tiles' order:
 // frequency, tile of output blocks, input channels, blocks of the tile, lanes.
 func (t *convTile) winogradWeights(l *lowerer, w winograd, ob int) *buf {
-	lanes, ics, n := t.lanes, t.icb*t.lanes, w.n
+	lanes, ics := t.lanes, t.icb*t.lanes
 	src := t.w
 	ocb, oc, ic := t.ocb, t.oc, t.ic
-	return l.weightBuf(t.wName+"·winograd", n*n*ocb*ics*lanes, func() []float32 {
-		out := make([]float32, n*n*ocb*ics*lanes)
+	return l.weightBuf(t.wName+"·winograd", w.freqs()*ocb*ics*lanes, func() []float32 {
+		out := make([]float32, w.freqs()*ocb*ics*lanes)
 		g := tensor.As[float32](src)
+		row := make([]float64, w.w.r) // a row of G·g
 		for o := range oc {
 			block := o / lanes
 			first := block / ob * ob
 			width := min(ob, ocb-first)
 			for c := range ic {
-				k := g[(o*ic+c)*9:]
-				for i := range n {
-					var row [3]float64 // row i of G·g
-					for x := range 3 {
-						row[x] = w.g[i][0]*float64(k[x]) + w.g[i][1]*float64(k[3+x]) + w.g[i][2]*float64(k[6+x])
+				k := g[(o*ic+c)*w.h.r*w.w.r:]
+				for i := range w.h.n {
+					for x := range row {
+						row[x] = 0
+						for y := range w.h.r {
+							row[x] += w.h.g[i][y] * float64(k[y*w.w.r+x])
+						}
 					}
-					for j := range n {
-						u := row[0]*w.g[j][0] + row[1]*w.g[j][1] + row[2]*w.g[j][2]
-						at := ((i*n+j)*ocb+first)*ics*lanes + (c*width+block-first)*lanes + o%lanes
+					for j := range w.w.n {
+						u := 0.0
+						for x, v := range row {
+							u += v * w.w.g[j][x]
+						}
+						at := ((i*w.w.n+j)*ocb+first)*ics*lanes + (c*width+block-first)*lanes + o%lanes
 						out[at] = float32(u)
 					}
 				}

@@ -43,14 +43,15 @@ func random(r *rand.Rand, rows, cols int) [][]float64 {
 // TestWinograd holds that y = Aᵀ[(G·g·Gᵀ) ⊙ (Bᵀ·d·B)]·A is the correlation of
 // d with g, in float64: the matrices are exact, whatever float32 makes of them.
 func TestWinograd(t *testing.T) {
-	for m := range winogradPoints {
-		w := newWinograd(m)
-		if w.n != m+2 || len(w.at) != m || len(w.g) != w.n || len(w.bt) != w.n {
+	for _, f := range [][2]int{{2, 3}, {4, 3}, {6, 3}, {2, 5}, {4, 5}, {2, 7}, {1, 1}} {
+		m, taps := f[0], f[1]
+		w := newMinimal(m, taps)
+		if w.n != m+taps-1 || len(w.at) != m || len(w.g) != w.n || len(w.bt) != w.n {
 			t.Fatalf("F(%d): matrices of %d, %d and %d rows", m, len(w.at), len(w.g), len(w.bt))
 		}
-		r := rand.New(rand.NewPCG(uint64(m), 5))
+		r := rand.New(rand.NewPCG(uint64(w.n), 5))
 		for range 50 {
-			g, d := random(r, 3, 3), random(r, w.n, w.n)
+			g, d := random(r, taps, taps), random(r, w.n, w.n)
 			u := mul(mul(w.g, g), transposed(w.g))
 			v := mul(mul(w.bt, d), transposed(w.bt))
 			for i := range u {
@@ -62,8 +63,8 @@ func TestWinograd(t *testing.T) {
 			for i := range m {
 				for j := range m {
 					want := 0.0
-					for a := range 3 {
-						for b := range 3 {
+					for a := range taps {
+						for b := range taps {
 							want += d[i+a][j+b] * g[a][b]
 						}
 					}
@@ -79,7 +80,7 @@ func TestWinograd(t *testing.T) {
 // TestWinogradOfThePaper compares F(2×2) with the matrices of Lavin and Gray, up
 // to the scale of a frequency, which may stand in either factor.
 func TestWinogradOfThePaper(t *testing.T) {
-	w := newWinograd(2)
+	w := newMinimal(2, 3)
 	at := [][]float64{{1, 1, 1, 0}, {0, 1, -1, 1}}
 	g := [][]float64{{1, 0, 0}, {0.5, 0.5, 0.5}, {0.5, -0.5, 0.5}, {0, 0, 1}}
 	bt := [][]float64{{1, 0, -1, 0}, {0, 1, 1, 0}, {0, -1, 1, 0}, {0, -1, 0, 1}}
