@@ -194,7 +194,7 @@ func (b *Builder) NodeN(op string, in []*ir.Value, attrs ...any) []*ir.Value {
 			if x {
 				val = int64(1)
 			}
-		case int64, string:
+		case int64, float32, string:
 		default:
 			panic(fmt.Sprintf("BUG: core attribute of type %T", val))
 		}

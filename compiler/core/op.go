@@ -44,7 +44,7 @@ var (
 )
 
 func init() {
-	families = [][]*Op{elementwiseOps, movementOps, reduceOps, contractOps, indexOps}
+	families = [][]*Op{elementwiseOps, movementOps, reduceOps, contractOps, indexOps, recurrentOps}
 	for _, o := range Table() {
 		if byName[o.Name] != nil {
 			panic("BUG: core op " + o.Name + " has two rows")

@@ -113,7 +113,7 @@ func (l *lowerer) stored(n *ir.Node, v *ir.Value, cost int) bool {
 		case core.Window:
 			return true
 		case core.Ordered:
-			if c.Op != "cumulate" {
+			if c.Op != "cumulate" && !readOnce(c, v) {
 				return true
 			}
 		case core.Indexed:

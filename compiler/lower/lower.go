@@ -283,6 +283,8 @@ func (l *lowerer) emit(g *group) error {
 		return l.emitScatter(g)
 	case "sort":
 		return l.emitSort(g)
+	case "recurrent":
+		return l.emitRecurrent(g)
 	}
 	return fmt.Errorf("core op %s has no kernel generator", g.anchor.Op)
 }

@@ -9,8 +9,10 @@ import (
 	"github.com/lathe-ml/lathe/compiler/tensor"
 )
 
-// recurrentOps are unrolled over the sequence. What does not depend on the
-// hidden state, the projection of all inputs, is one product before the steps.
+// recurrentOps become one core node where their activations are the usual ones
+// (recurrentcore.go), and are unrolled over the sequence where they are not. What
+// does not depend on the hidden state, the projection of all inputs, is one
+// product before the steps.
 var recurrentOps = []Op{
 	{Name: "RNN", Since: []int{1, 7, 14, 22}, Expand: func(c *Ctx) { expandRecurrent(c, cell{"RNN", 1, []string{"Tanh"}, 1, stepRNN}) }},
 	{Name: "GRU", Since: []int{1, 3, 7, 14, 22}, Expand: func(c *Ctx) {
@@ -28,20 +30,6 @@ type cell struct {
 	acts   []string // default activations
 	states int      // hidden, and of LSTM the cell state
 	step   func(d *direction, x *ir.Value, state []*ir.Value) []*ir.Value
-}
-
-// direction is one direction of a layer.
-type direction struct {
-	c      *Ctx
-	cell   cell
-	hidden int
-	w, r   *ir.Value // [gates·hidden, input], [gates·hidden, hidden]
-	wb, rb *ir.Value // [gates·hidden] or nil
-	p      *ir.Value // peepholes [3·hidden] or nil
-	act    []activation
-	clip   float64
-	// mask is, per step, a bool [batch, 1]: the step is within the sequence.
-	mask []*ir.Value
 }
 
 type activation struct {
@@ -106,175 +94,26 @@ func (c *Ctx) activations(def []string, n int) [][]activation {
 	return out
 }
 
-func (a activation) apply(b *core.Builder, x *ir.Value) *ir.Value {
-	k := func(v float64) *ir.Value { return b.Like(x, v) }
-	switch a.name {
-	case "relu":
-		return b.Relu(x)
-	case "tanh":
-		return b.Tanh(x)
-	case "sigmoid":
-		return b.Sigmoid(x)
-	case "softsign":
-		return b.Div(x, b.Add(k(1), b.Abs(x)))
-	case "softplus": // max(x,0) + log(1+e^-|x|) does not overflow
-		return b.Add(b.Relu(x), b.Log(b.Add(k(1), b.Exp(b.Neg(b.Abs(x))))))
-	case "affine":
-		return b.Add(b.Mul(k(a.alpha), x), k(a.beta))
-	case "leakyrelu":
-		return b.Where(b.Lt(x, k(0)), b.Mul(k(a.alpha), x), x)
-	case "thresholdedrelu":
-		return b.Where(b.Lt(x, k(a.alpha)), k(0), x)
-	case "scaledtanh":
-		return b.Mul(k(a.alpha), b.Tanh(b.Mul(k(a.beta), x)))
-	case "hardsigmoid":
-		return b.Max(k(0), b.Min(k(1), b.Add(b.Mul(k(a.alpha), x), k(a.beta))))
-	case "elu":
-		return b.Where(b.Lt(x, k(0)), b.Mul(k(a.alpha), b.Sub(b.Exp(x), k(1))), x)
-	}
-	panic("BUG: activation " + a.name)
-}
-
-// on applies activation i after the clip.
-func (d *direction) on(i int, x *ir.Value) *ir.Value {
-	b := d.c.B
-	if d.clip > 0 {
-		x = b.Max(b.Like(x, -d.clip), b.Min(b.Like(x, d.clip), x))
-	}
-	return d.act[i].apply(b, x)
-}
-
-// gate is gate i of n gates side by side.
-func (d *direction) gate(x *ir.Value, i int) *ir.Value {
-	return d.c.B.SliceAxis(x, x.Rank()-1, i*d.hidden, d.hidden)
-}
-
-// rows is gates [from, from+n) of a weight or bias.
-func (d *direction) rows(x *ir.Value, from, n int) *ir.Value {
-	if x == nil {
-		return nil
-	}
-	return d.c.B.SliceAxis(x, 0, from*d.hidden, n*d.hidden)
-}
-
-// recur is h·rᵀ for gates [from, from+n).
-func (d *direction) recur(h *ir.Value, from, n int) *ir.Value {
-	return d.c.B.Dot(h, d.rows(d.r, from, n), nil, nil, []int{1}, []int{1}, tensor.Invalid)
-}
-
-func stepRNN(d *direction, x *ir.Value, s []*ir.Value) []*ir.Value {
-	return []*ir.Value{d.on(0, d.c.B.Add(x, d.recur(s[0], 0, 1)))}
-}
-
-// stepGRU: gates are z (update), r (reset), h (candidate).
-func stepGRU(d *direction, x *ir.Value, s []*ir.Value) []*ir.Value {
-	b, h := d.c.B, s[0]
-	var cand, z *ir.Value
-	if d.c.N.Int("linear_before_reset", 0) != 0 {
-		hr := d.recur(h, 0, 3)
-		z = d.on(0, b.Add(d.gate(x, 0), d.gate(hr, 0)))
-		r := d.on(0, b.Add(d.gate(x, 1), d.gate(hr, 1)))
-		g := d.gate(hr, 2)
-		if d.rb != nil {
-			g = b.Add(g, d.rows(d.rb, 2, 1))
-		}
-		cand = d.on(1, b.Add(d.gate(x, 2), b.Mul(r, g)))
-	} else {
-		hr := d.recur(h, 0, 2)
-		z = d.on(0, b.Add(d.gate(x, 0), d.gate(hr, 0)))
-		r := d.on(0, b.Add(d.gate(x, 1), d.gate(hr, 1)))
-		cand = d.on(1, b.Add(d.gate(x, 2), d.recur(b.Mul(r, h), 2, 1)))
-	}
-	return []*ir.Value{b.Add(b.Mul(b.Sub(b.Like(z, 1), z), cand), b.Mul(z, h))}
-}
-
-// stepLSTM: gates are i (input), o (output), f (forget), c (cell).
-func stepLSTM(d *direction, x *ir.Value, s []*ir.Value) []*ir.Value {
-	b, h, cs := d.c.B, s[0], s[1]
-	g := b.Add(x, d.recur(h, 0, 4))
-	peek := func(x *ir.Value, i int, state *ir.Value) *ir.Value {
-		if d.p == nil {
-			return x
-		}
-		return b.Add(x, b.Mul(d.rows(d.p, i, 1), state))
-	}
-	i := d.on(0, peek(d.gate(g, 0), 0, cs))
-	var f *ir.Value
-	if d.c.N.Int("input_forget", 0) != 0 {
-		f = b.Sub(b.Like(i, 1), i)
-	} else {
-		f = d.on(0, peek(d.gate(g, 2), 2, cs))
-	}
-	next := b.Add(b.Mul(f, cs), b.Mul(i, d.on(1, d.gate(g, 3))))
-	o := d.on(0, peek(d.gate(g, 1), 1, next))
-	return []*ir.Value{b.Mul(o, d.act[2].apply(b, next)), next}
-}
-
-// projected is x·wᵀ with all biases that can be added before the steps.
-func (d *direction) projected(x *ir.Value) *ir.Value {
-	b := d.c.B
-	y := b.Dot(x, d.w, nil, nil, []int{2}, []int{1}, tensor.Invalid)
-	if d.wb == nil {
-		return y
-	}
-	rb := d.rb
-	if d.cell.name == "GRU" && d.c.N.Int("linear_before_reset", 0) != 0 {
-		rb = b.Concat(0, d.rows(rb, 0, 2), b.BroadcastTo(b.Like(rb, 0), d.hidden)) // the last is behind the reset gate
-	}
-	return b.Add(y, b.Add(d.wb, rb))
-}
-
-// run gives the hidden state of every step, [1, batch, hidden] each, and the
-// last states.
-func (d *direction) run(x *ir.Value, state []*ir.Value, reverse bool) (ys, last []*ir.Value) {
-	b := d.c.B
-	xs := core.Shape(x)
-	if xs[0] == 0 {
-		return nil, state
-	}
-	proj := d.projected(x)
-	ys = make([]*ir.Value, xs[0])
-	for k := range xs[0] {
-		t := k
-		if reverse {
-			t = xs[0] - 1 - k
-		}
-		next := d.cell.step(d, b.Drop(b.SliceAxis(proj, 0, t, 1), 0), state)
-		y := next[0]
-		if d.mask != nil && d.mask[t] != nil {
-			for i := range next {
-				next[i] = b.Where(d.mask[t], next[i], state[i])
-			}
-			y = b.Where(d.mask[t], y, b.Like(y, 0))
-		}
-		state = next
-		ys[t] = b.Reshape(y, 1, xs[1], d.hidden)
-	}
-	return ys, state
-}
-
-// masks are the steps within each sequence, nil where all are.
-func (c *Ctx) masks(steps, batch int) []*ir.Value {
+// lengths are those of the sequences, and the shortest that one can have; nil
+// where all go on to the end.
+func (c *Ctx) lengths(steps, batch int) (lens *ir.Value, shortest int) {
 	if !c.Has(4) {
-		return nil
+		return nil, steps
 	}
-	lens := c.In(4)
+	lens = c.In(4)
 	if s := core.Shape(lens); tensor.Numel(s) != batch {
 		c.Fail("%d sequence lengths for a batch of %d", tensor.Numel(s), batch)
 	}
-	shortest := 0
 	if lens.Const != nil {
 		shortest = steps
 		for i := range batch {
 			shortest = min(shortest, int(lens.Const.Int(i)))
 		}
 	}
-	lens = c.B.Reshape(lens, batch, 1)
-	out := make([]*ir.Value, steps)
-	for t := max(shortest, 0); t < steps; t++ {
-		out[t] = c.B.Lt(c.B.ScalarInt(lens.DType(), int64(t)), lens)
+	if shortest >= steps {
+		return nil, steps
 	}
-	return out
+	return c.B.Reshape(lens, batch), max(shortest, 0)
 }
 
 // fits fails unless an operand that is given has a shape.
@@ -318,13 +157,12 @@ func expandRecurrent(c *Ctx, cl cell) {
 	if way == "bidirectional" {
 		dirs = 2
 	}
-	steps, batch, hidden := core.Shape(x)[0], core.Shape(x)[1], core.Shape(r)[2]
+	batch, hidden := core.Shape(x)[1], core.Shape(r)[2]
 	if core.Shape(w)[0] != dirs || core.Shape(r)[0] != dirs || core.Shape(w)[1] != cl.gates*hidden || core.Shape(r)[1] != cl.gates*hidden || c.N.Int("hidden_size", hidden) != hidden {
 		c.Fail("weights %s and %s for direction %s and hidden_size %d", w.Type, r.Type, way, c.N.Int("hidden_size", hidden))
 	}
-	c.unroll(cl.name, steps)
 	acts := c.activations(cl.acts, dirs)
-	bias, mask := load(3), c.masks(steps, batch)
+	bias := load(3)
 	initial := []*ir.Value{swap(load(5))}
 	var peep *ir.Value
 	if cl.states == 2 {
@@ -336,42 +174,24 @@ func expandRecurrent(c *Ctx, cl cell) {
 	for _, v := range initial {
 		c.fits("the initial state", v, dirs, batch, hidden)
 	}
-	at := func(v *ir.Value, k int) *ir.Value {
-		if v == nil {
-			return nil
-		}
-		return b.Drop(b.SliceAxis(v, 0, k, 1), 0)
-	}
-	var ys []*ir.Value
-	last := make([][]*ir.Value, cl.states)
-	for k := range dirs {
-		d := &direction{c: c, cell: cl, hidden: hidden, w: at(w, k), r: at(r, k), p: at(peep, k), act: acts[k], clip: c.N.Float("clip", 0), mask: mask}
-		if v := at(bias, k); v != nil {
-			d.wb, d.rb = d.rows(v, 0, cl.gates), d.rows(v, cl.gates, cl.gates)
-		}
-		state := make([]*ir.Value, cl.states)
-		for i := range state {
-			if state[i] = at(initial[i], k); state[i] == nil {
-				state[i] = b.BroadcastTo(b.Scalar(work, 0), batch, hidden)
-			}
-		}
-		y, end := d.run(x, state, way == "reverse" || k == 1)
-		for i := range end {
-			last[i] = append(last[i], b.Reshape(end[i], 1, batch, hidden))
-		}
-		if len(y) > 0 {
-			ys = append(ys, b.Reshape(b.Concat(0, y...), steps, 1, batch, hidden))
-		}
-	}
-	all := b.Const(tensor.New(work, 0, dirs, batch, hidden))
-	if len(ys) > 0 {
-		all = b.Concat(1, ys...)
-	}
+	l := &recurrentLayer{c: c, cell: cl, x: x, w: w, r: r, bias: bias, peep: peep, initial: initial, way: way, acts: acts}
+	all, last := l.expand()
 	if batchFirst {
 		all = b.Transpose(all, 2, 0, 1, 3)
 	}
 	c.Out(0, b.Cast(all, out))
 	for i := range last {
-		c.Out(1+i, b.Cast(swap(b.Concat(0, last[i]...)), out))
+		c.Out(1+i, b.Cast(swap(last[i]), out))
 	}
+}
+
+// recurrentLayer is a recurrent node with its operands in the type that it is computed
+// in, the sequence first.
+type recurrentLayer struct {
+	c                   *Ctx
+	cell                cell
+	x, w, r, bias, peep *ir.Value
+	initial             []*ir.Value // nil where the state begins with zeros
+	way                 string
+	acts                [][]activation // per direction
 }

@@ -7,7 +7,7 @@ import (
 )
 
 // countMACs counts the multiply-accumulates of the contractions of a core
-// graph: matrix products and convolutions.
+// graph: matrix products, convolutions and recurrent layers.
 func countMACs(g *ir.Graph) int64 {
 	var total int64
 	for _, n := range g.Nodes {
@@ -29,6 +29,8 @@ func nodeMACs(n *ir.Node) int64 {
 	case "conv":
 		w := core.Shape(n.Inputs[1])
 		return int64(tensor.Numel(core.Shape(n.Outputs[0]))) * int64(tensor.Numel(w[1:]))
+	case "recurrent": // its inputs' product is a dot of its own
+		return int64(tensor.Numel(core.Shape(n.Inputs[0]))) * int64(core.Shape(n.Inputs[1])[2])
 	}
 	return 0
 }
