@@ -1,9 +1,12 @@
 package lower
 
 import (
+	"fmt"
+
 	"github.com/lathe-ml/lathe/compiler/core"
 	"github.com/lathe-ml/lathe/compiler/ir"
 	"github.com/lathe-ml/lathe/compiler/loop"
+	"github.com/lathe-ml/lathe/compiler/schedule"
 	"github.com/lathe-ml/lathe/compiler/tensor"
 )
 
@@ -21,6 +24,7 @@ type recurrent struct {
 	hp    int // hidden units in whole vectors
 	chunk int // sequences of the batch that one iteration of the outer loop runs
 	par   bool
+	site  *site
 
 	x            *loop.Buffer // the inputs' products
 	y            *loop.Buffer // nil: nobody reads it
@@ -64,10 +68,11 @@ func (l *lowerer) emitRecurrent(g *group) error {
 	}
 	r.hp = (r.Hidden + r.lanes - 1) / r.lanes * r.lanes
 	work := 2 * int64(r.Steps) * int64(r.Dirs*r.Batch) * int64(r.Gates*r.Hidden) * int64(r.Hidden)
-	r.chunk = r.Batch
-	if r.par = work >= 8*parallelWork; r.par {
-		r.chunk = r.share()
-	}
+	r.site = l.siteOf(g.anchor, fmt.Sprintf("recurrent %s t%d n%d d%d h%d", r.Cell, r.Steps, r.Batch, r.Dirs, r.Hidden))
+	r.site.form(formDirect, formDirect)
+	l.site = r.site
+	r.par = work >= 8*parallelWork
+	r.chunk = l.number(r.site, func(c *schedule.Choice) *int { return &c.Rows }, r.share(), r.shares()...)
 	if err := r.operands(); err != nil {
 		return err
 	}
@@ -81,13 +86,27 @@ func (l *lowerer) emitRecurrent(g *group) error {
 	if v.N > 1 {
 		body = []loop.Stmt{&loop.For{Var: v, Par: r.par, Body: body}}
 	}
+	l.close(r.site, work)
 	r.k.finish("recurrent", body, work)
 	return nil
+}
+
+// shares are the numbers of sequences that may run together.
+func (r *recurrent) shares() (out []int) {
+	for n := 1; n <= r.Batch; n++ {
+		if r.Batch%n == 0 {
+			out = append(out, n)
+		}
+	}
+	return out
 }
 
 // share is how many sequences run together: enough that a weight that is read
 // is used several times, few enough that threads have something to share.
 func (r *recurrent) share() int {
+	if !r.par {
+		return r.Batch
+	}
 	want := 8
 	if r.Gates*r.Hidden*r.Hidden <= 1<<17 { // half a megabyte stays in the second cache
 		want = 4
@@ -158,7 +177,11 @@ func (r *recurrent) product(from, n int, add bool) (*gateProduct, error) {
 		p.w = r.k.param(w, false)
 		return p, nil
 	}
-	p.shape = r.l.chooseTile(p.blocks, 1, r.chunk, r.Hidden, false)
+	if from == 0 {
+		p.shape = r.l.tile(r.site, p.blocks, 1, r.chunk, r.Hidden, false)
+	} else {
+		p.shape = r.l.tiles(p.blocks, 1, r.chunk, r.Hidden, false)[0]
+	}
 	b, err := r.pack(p)
 	if err != nil {
 		return nil, err
@@ -213,7 +236,8 @@ func (r *recurrent) pack(p *gateProduct) (*buf, error) {
 // that are larger than a cache find nothing of themselves there. Those that
 // come from the third cache come faster forwards.
 func (r *recurrent) turns() bool {
-	return r.lanes > 1 && r.Steps > 1 && 4*r.Gates*r.Hidden*r.Hidden <= 2<<20
+	size := 4 * r.Gates * r.Hidden * r.hp
+	return r.lanes > 1 && r.Steps > 1 && size > 16<<10 && size <= 2<<20
 }
 
 // each makes a loop of n iterations.

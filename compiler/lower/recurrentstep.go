@@ -31,9 +31,10 @@ func (r *recurrent) step(d int, base, t *loop.Expr) (body []loop.Stmt) {
 			})
 		})...)
 	}
-	body = append(body, r.multiply(r.first, r.h, d, base, t)...)
+	first := r.multiply(r.first, r.h, d, base, t)
 	switch {
 	case r.scaled != nil:
+		body = append(body, first...)
 		body = append(body, r.each("n", r.chunk, loop.Serial, func(n *loop.Expr) []loop.Stmt {
 			return r.units(func(u *loop.Expr) []loop.Stmt {
 				v := loop.Fn("mul", r.on(0, r.sum(r.first, n, 1, u)), loop.At(r.h, r.at(n, 1, 0, u)))
@@ -42,7 +43,13 @@ func (r *recurrent) step(d int, base, t *loop.Expr) (body []loop.Stmt) {
 		})...)
 		body = append(body, r.multiply(r.extra, r.scaled, d, base, t)...)
 	case r.extra != nil:
-		body = append(body, r.multiply(r.extra, r.h, d, base, t)...)
+		extra := r.multiply(r.extra, r.h, d, base, t)
+		if r.back {
+			first, extra = extra, first
+		}
+		body = append(append(body, first...), extra...)
+	default:
+		body = append(body, first...)
 	}
 	return append(body, r.each("n", r.chunk, loop.Serial, func(n *loop.Expr) []loop.Stmt {
 		return r.within(base, t, n, d, r.advance(d, base, t, n))
