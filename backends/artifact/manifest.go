@@ -7,6 +7,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/lathe-ml/lathe/compiler/backend"
 	"github.com/lathe-ml/lathe/compiler/fault"
@@ -40,7 +42,18 @@ type Step struct {
 	Bytes  int64  `json:"bytes"`
 }
 
-// Manifest is manifest.json.
+// Variant is what differs between code for several CPUs.
+type Variant struct {
+	CPU       string   `json:"cpu"`
+	Features  []string `json:"features"`
+	Flags     []string `json:"flags"`
+	Workspace int      `json:"workspace_bytes"`
+	Kernels   int      `json:"kernels"`
+	Steps     []Step   `json:"steps"`
+}
+
+// Manifest is manifest.json. What variants have on their own is that of the
+// first, but the CPU, which names all, and the features, which all need.
 type Manifest struct {
 	Format    int               `json:"format"`
 	Name      string            `json:"name"`
@@ -58,23 +71,55 @@ type Manifest struct {
 	Steps     []Step            `json:"steps"`
 	Compiler  string            `json:"compiler"`
 	Flags     []string          `json:"flags"`
+	Pin       string            `json:"pin,omitempty"`
+	Variants  []Variant         `json:"variants,omitempty"` // of code for several CPUs, best first
 	Hashes    map[string]string `json:"sha256"`
 	Made      map[string]any    `json:"made,omitempty"`
 }
 
-// New describes a program that a backend built; the backend adds what is its
-// own.
-func New(p *program.Program, target string, o backend.Options) *Manifest {
+// New describes programs that a backend built, for one CPU or several; the
+// backend adds what is its own.
+func New(vs []backend.Variant, target string, o backend.Options) *Manifest {
+	p, first := vs[0].Program, variant(vs[0])
 	m := &Manifest{
-		Format: Format, Name: o.Name, Target: target, CPU: o.Traits.CPU, Arch: o.Traits.Arch,
-		Features: append([]string{}, o.Traits.Features...), Threads: max(o.Threads, 1), Inputs: ports(p.Inputs), Outputs: ports(p.Outputs),
-		Workspace: p.Workspace, Weights: p.Weights, Kernels: len(p.Kernels), Steps: []Step{},
-		Flags: []string{}, Hashes: map[string]string{}, Made: o.Manifest,
+		Format: Format, Name: o.Name, Target: target, CPU: first.CPU, Arch: vs[0].Traits.Arch,
+		Features: first.Features, Threads: max(o.Threads, 1), Inputs: ports(p.Inputs), Outputs: ports(p.Outputs),
+		Workspace: p.Workspace, Weights: p.Weights, Kernels: len(p.Kernels), Steps: first.Steps,
+		Flags: first.Flags, Pin: o.Pin, Hashes: map[string]string{}, Made: o.Manifest,
 	}
-	for _, s := range p.Steps {
-		m.Steps = append(m.Steps, Step{KernelName(s.Kernel.Family, s.Kernel.String()), s.Kernel.Family, s.Label, s.Origin, s.Kernel.Flops, s.Kernel.Bytes})
+	if len(vs) == 1 {
+		return m
 	}
+	var names []string
+	for _, v := range vs {
+		names = append(names, v.Traits.CPU)
+		m.Variants = append(m.Variants, variant(v))
+		m.Features = slices.DeleteFunc(slices.Clone(m.Features), func(f string) bool { return !v.Traits.Has(f) })
+	}
+	m.CPU, m.Flags = strings.Join(names, ","), []string{}
 	return m
+}
+
+func variant(v backend.Variant) Variant {
+	out := Variant{
+		CPU: v.Traits.CPU, Features: append([]string{}, v.Traits.Features...), Flags: append([]string{}, v.Traits.Flags...),
+		Workspace: v.Program.Workspace, Kernels: len(v.Program.Kernels), Steps: []Step{},
+	}
+	for _, s := range v.Program.Steps {
+		out.Steps = append(out.Steps, Step{KernelName(s.Kernel.Family, s.Kernel.String()), s.Kernel.Family, s.Label, s.Origin, s.Kernel.Flops, s.Kernel.Bytes})
+	}
+	return out
+}
+
+// Of gives the manifest of one variant, as if the artifact had no other.
+func (m *Manifest) Of(i int) *Manifest {
+	if i < 0 || i >= len(m.Variants) {
+		return m
+	}
+	v, one := m.Variants[i], *m
+	one.CPU, one.Features, one.Flags = v.CPU, v.Features, append(slices.Clone(m.Flags), v.Flags...)
+	one.Workspace, one.Kernels, one.Steps, one.Variants = v.Workspace, v.Kernels, v.Steps, nil
+	return &one
 }
 
 // KernelName names a kernel by its family and a hash of what it computes.

@@ -2,6 +2,7 @@ package artifact
 
 import (
 	"bufio"
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"os"
@@ -30,6 +31,38 @@ func WriteWeights(p *program.Program, dir string) error {
 		return fault.New(fault.Usage, "cannot write the weights: %w", err)
 	}
 	return nil
+}
+
+// Share lays the constants of several programs into one weights file: those
+// with the same bytes lie there once. The program that it gives has them all.
+func Share(ps []*program.Program) (*program.Program, error) {
+	if len(ps) == 1 {
+		return ps[0], nil
+	}
+	type content struct {
+		size int
+		sum  [sha256.Size]byte
+	}
+	at := map[content]int{}
+	all := &program.Program{}
+	for _, p := range ps {
+		for _, c := range p.Consts {
+			b, err := contents(c)
+			if err != nil {
+				return nil, err
+			}
+			k := content{len(b), sha256.Sum256(b)}
+			off, known := at[k]
+			if !known {
+				off = all.Weights
+				at[k] = off
+				all.Weights += program.Pad(len(b))
+				all.Consts = append(all.Consts, c)
+			}
+			c.Buf.Offset = off
+		}
+	}
+	return all, nil
 }
 
 func stream(p *program.Program, w io.Writer) error {

@@ -9,6 +9,7 @@ import (
 	"unsafe"
 
 	"github.com/lathe-ml/lathe/backends/artifact"
+	"github.com/lathe-ml/lathe/backends/cpuid"
 	"github.com/lathe-ml/lathe/backends/dylib"
 	"github.com/lathe-ml/lathe/compiler/backend"
 	"github.com/lathe-ml/lathe/compiler/fault"
@@ -33,9 +34,9 @@ func Open(dir string, threads int) (backend.Session, error) {
 	if m.Arch != runtime.GOARCH {
 		return nil, fault.New(fault.Toolchain, "the artifact is for %s, this machine is %s", m.Arch, runtime.GOARCH).InFile(dir)
 	}
-	if lacks := without(m.Features, here()); len(lacks) > 0 {
+	if lacks := cpuid.Lacks(m.Features); len(lacks) > 0 {
 		return nil, fault.New(fault.Toolchain, "the artifact is for %s and needs %s, which this machine does not have", m.CPU, strings.Join(lacks, ", ")).
-			InFile(dir).Hint("compile with --cpu %s", Native())
+			InFile(dir).Hint("compile with --cpu native on this machine, or --cpu %s", Native())
 	}
 	abs, err := filepath.Abs(filepath.Join(dir, "libmodel.so"))
 	if err != nil {
@@ -69,16 +70,21 @@ func damaged(m *artifact.Manifest, path string, err error) error {
 func (s *session) bind(threads int) error {
 	var err error
 	f := map[string]dylib.Func{}
-	for _, n := range []string{"run", "load", "workspace_size", "set_threads"} {
+	for _, n := range []string{"run", "load", "workspace_size", "set_threads", "error", "variant"} {
 		if f[n], err = s.lib.Lookup(s.m.Symbol + "_" + n); err != nil {
 			return err
 		}
 	}
+	chosen := int(int32(f["variant"].Call()))
+	if chosen < 0 {
+		return fault.New(fault.Toolchain, "the artifact cannot run here: %s", dylib.String(f["error"].Call())).Hint("compile with --cpu native on this machine, or --cpu %s", Native())
+	}
+	s.m = s.m.Of(chosen)
 	if threads > 0 {
 		f["set_threads"].Call(uintptr(threads))
 	}
 	if f["load"].Call(0) != 0 {
-		return fault.New(fault.BadModel, "the weights could not be loaded").Hint("weights.bin must lie beside libmodel.so, unchanged")
+		return fault.New(fault.BadModel, "the weights could not be loaded: %s", dylib.String(f["error"].Call())).Hint("weights.bin must lie beside libmodel.so, unchanged")
 	}
 	s.run = f["run"]
 	for _, q := range []struct {

@@ -4,22 +4,16 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
 
+	"github.com/lathe-ml/lathe/backends/cpuid"
 	"github.com/lathe-ml/lathe/compiler/backend"
 	"github.com/lathe-ml/lathe/compiler/fault"
 	"github.com/lathe-ml/lathe/internal/nearest"
 )
 
-// here are the instruction sets of this machine.
-var here = sync.OnceValue(detect)
-
-// Features are the instruction sets of this machine that code can be made for.
-func Features() []string { return append([]string{}, here()...) }
-
 // Native is the name of this machine: the known CPU that has most of what this
 // one has and nothing else, and what this one has beyond.
-func Native() string { return describe(runtime.GOARCH, here()) }
+func Native() string { return describe(runtime.GOARCH, cpuid.Here()) }
 
 func describe(arch string, have []string) string {
 	best, most := "", -1
@@ -32,7 +26,7 @@ func describe(arch string, have []string) string {
 		best, most, rest = name, len(features), without(have, features)
 	}
 	for _, f := range rest {
-		if flagOf(arch, f) != "" {
+		if slices.Contains(cpuid.Extensions(arch), f) {
 			best += "+" + f
 		}
 	}
@@ -59,8 +53,8 @@ func Target(name string) (backend.Traits, error) {
 		t.CPU = strings.Join(append([]string{a}, parts[1:]...), "+")
 	}
 	for _, f := range parts[1:] {
-		if flagOf(l.arch, f) == "" {
-			return backend.Traits{}, unknown("CPU feature", f, extensions(l.arch))
+		if !slices.Contains(cpuid.Extensions(l.arch), f) {
+			return backend.Traits{}, unknown("CPU feature", f, cpuid.Extensions(l.arch))
 		}
 		if strings.HasPrefix(f, "avx512") && l.lanes < 16 {
 			return backend.Traits{}, fault.New(fault.Usage, "the CPU feature %s does not exist on %s", f, parts[0]).Hint("use x86-64-v4+%s", f)
@@ -73,11 +67,11 @@ func Target(name string) (backend.Traits, error) {
 	slices.Sort(features)
 	t.Features = slices.Compact(features)
 	for _, f := range without(t.Features, strings.Fields(l.features)) {
-		switch flag := flagOf(l.arch, f); {
+		switch x, _ := cpuid.Find(l.arch, f); {
 		case l.arch == "arm64":
-			t.Flags[0] += flag
-		case flag != "":
-			t.Flags = append(t.Flags, flag)
+			t.Flags[0] += x.Flag
+		case x.Flag != "":
+			t.Flags = append(t.Flags, x.Flag)
 		}
 	}
 	return t, nil
@@ -89,39 +83,4 @@ func unknown(what, name string, known []string) error {
 		return err.Hint("did you mean %q?", n)
 	}
 	return err.Hint("one of %s", strings.Join(known, ", "))
-}
-
-// flagOf is how the C compiler is told of an instruction set; "" if only a
-// level brings it.
-func flagOf(arch, feature string) string {
-	if arch == "arm64" {
-		for _, f := range armFeatures {
-			if f.name == feature {
-				return f.ext
-			}
-		}
-		return ""
-	}
-	for _, f := range x86Features {
-		if f.name == feature {
-			return f.flag
-		}
-	}
-	return ""
-}
-
-// extensions are the instruction sets that a name can be followed by.
-func extensions(arch string) []string {
-	var out []string
-	for _, f := range x86Features {
-		if arch == "amd64" && f.flag != "" {
-			out = append(out, f.name)
-		}
-	}
-	for _, f := range armFeatures {
-		if arch == "arm64" && f.ext != "" {
-			out = append(out, f.name)
-		}
-	}
-	return out
 }

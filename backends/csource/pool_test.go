@@ -11,12 +11,11 @@ import (
 // worker does late in one region falls into the next. Each iteration of each
 // region must run exactly once, before region returns.
 const hurry = `
-#define _GNU_SOURCE
 #define LATHE_THREADS 4
+#define LATHE_CPUS 4
 #define LATHE_SCRATCH 64
-#include "lathe_rt.h"
-#include <stdio.h>
-#include <stdlib.h>
+#include "callers.c"
+#include "pin.c"
 #include "pool.c"
 
 static _Atomic u32 hits[16];
@@ -32,7 +31,7 @@ int main(int argc, char **argv) {
     i64 n = (r & 1) ? 16 : 2;
     void *args[] = {(void *)hits};
     for (int i = 0; i < 16; i++) atomic_store(&hits[i], 0);
-    region(count, args, n);
+    lathe_region(count, args, n);
     for (int i = 0; i < 16; i++)
       if (atomic_load(&hits[i]) != (i < n)) { printf("round %ld: iteration %d of %d ran %u times\n", r, i, (int)n, atomic_load(&hits[i])); return 1; }
   }
@@ -46,13 +45,13 @@ func TestPoolRunsEachIterationOnce(t *testing.T) {
 		t.Skipf("no gcc: %v", err)
 	}
 	dir := t.TempDir()
-	for name, text := range map[string]string{"lathe_rt.h": runtimeHeader, "pool.c": poolSource, "hurry.c": hurry} {
+	for name, text := range map[string]string{"lathe_rt.h": runtimeHeader, "model.h": "", "callers.c": callersSource, "pin.c": pinSource, "pool.c": poolSource, "hurry.c": includes + hurry} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o666); err != nil {
 			t.Fatal(err)
 		}
 	}
 	exe := filepath.Join(dir, "hurry")
-	if out, err := exec.Command(cc, "-O2", "-std=gnu11", "-w", "-o", exe, filepath.Join(dir, "hurry.c"), "-lpthread", "-lm").CombinedOutput(); err != nil {
+	if out, err := exec.Command(cc, "-O2", "-std=gnu11", "-w", "-o", exe, filepath.Join(dir, "hurry.c"), "-lpthread", "-ldl", "-lm").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	if out, err := exec.Command(exe, "300000").CombinedOutput(); err != nil {

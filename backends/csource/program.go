@@ -5,15 +5,29 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/lathe-ml/lathe/backends/cpuid"
 	"github.com/lathe-ml/lathe/compiler/backend"
+	"github.com/lathe-ml/lathe/compiler/loop"
 	"github.com/lathe-ml/lathe/compiler/program"
 )
 
 //go:embed runtime/lathe_rt.h
 var runtimeHeader string
 
+//go:embed runtime/callers.c
+var callersSource string
+
+//go:embed runtime/pin.c
+var pinSource string
+
 //go:embed runtime/pool.c
 var poolSource string
+
+//go:embed runtime/choose.c
+var chooseSource string
+
+//go:embed runtime/entry.c
+var entrySource string
 
 // kernelsPerFile bounds a source file: files are compiled at once and cached
 // one by one.
@@ -52,25 +66,54 @@ func Quote(s string) string {
 	return b.String()
 }
 
-// Program prints a program: the model's source, its kernels in several files,
-// the headers.
-func Program(p *program.Program, o backend.Options) []backend.Source {
+// Program prints the program of an artifact, once for each CPU that it is for,
+// the widest first: the entry points, which run on any CPU of the architecture
+// and have no flags of their own, and each variant's steps and kernels.
+func Program(vs []backend.Variant, weights int, o backend.Options) []backend.Source {
 	name := Identifier(o.Name)
+	p := vs[0].Program
 	out := []backend.Source{
 		{Name: "lathe_rt.h", Text: []byte(runtimeHeader)},
 		{Name: "model.h", Text: []byte(header(p, name))},
-		{Name: "model.c", Text: []byte(model(p, name, o))},
+		{Name: "model.c", Text: []byte(model(vs, weights, name, o))},
 	}
-	for i, f := 0, 0; i < len(p.Kernels); i, f = i+kernelsPerFile, f+1 {
-		var b strings.Builder
-		b.WriteString("#include \"lathe_rt.h\"\n\n")
-		for _, k := range p.Kernels[i:min(i+kernelsPerFile, len(p.Kernels))] {
-			b.WriteString(Kernel(k, o.Traits))
-			b.WriteByte('\n')
+	for _, v := range vs {
+		prefix := prefixOf(v, vs)
+		add := func(file, text string) {
+			out = append(out, backend.Source{Name: prefix + file, Text: []byte(text), Flags: v.Traits.Flags})
 		}
-		out = append(out, backend.Source{Name: fmt.Sprintf("kernels%d.c", f), Text: []byte(b.String())})
+		add("steps.c", steps(v.Program, v.Traits, prefix))
+		ks := v.Program.Kernels
+		for i, f := 0, 0; i < len(ks); i, f = i+kernelsPerFile, f+1 {
+			var b strings.Builder
+			b.WriteString("#include \"lathe_rt.h\"\n")
+			part := ks[i:min(i+kernelsPerFile, len(ks))]
+			rename(&b, part, prefix)
+			for _, k := range part {
+				b.WriteString("\n" + Kernel(k, v.Traits))
+			}
+			add(fmt.Sprintf("kernels%d.c", f), b.String())
+		}
 	}
 	return out
+}
+
+// prefixOf keeps the names of variants apart; one alone has none, so that its
+// objects are those of any other model.
+func prefixOf(v backend.Variant, vs []backend.Variant) string {
+	if len(vs) == 1 {
+		return ""
+	}
+	return Identifier(v.Traits.CPU) + "_"
+}
+
+// rename gives a variant's kernels names of their own.
+func rename(b *strings.Builder, ks []*loop.Kernel, prefix string) {
+	for _, k := range ks {
+		if prefix != "" {
+			fmt.Fprintf(b, "#define %s %s%s\n", KernelName(k), prefix, KernelName(k))
+		}
+	}
 }
 
 // scratch is what a thread needs for the neediest kernel.
@@ -82,80 +125,90 @@ func scratch(p *program.Program) int {
 	return n
 }
 
-func header(p *program.Program, name string) string {
+const includes = `#define _GNU_SOURCE
+#include "lathe_rt.h"
+#include "model.h"
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+#if defined(__linux__)
+#include <link.h>
+#include <sys/auxv.h>
+#include <sys/syscall.h>
+#endif
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+#define API __attribute__((visibility("default")))
+`
+
+// model prints the file with the entry points.
+func model(vs []backend.Variant, weights int, name string, o backend.Options) string {
 	var b strings.Builder
-	up := strings.ToUpper(name)
-	fmt.Fprintf(&b, `/* Made by lathe. Inputs and outputs are row-major arrays, in this order: */
-#ifndef %s_MODEL_H
-#define %s_MODEL_H
-#include <stddef.h>
-#include <stdint.h>
-#ifdef __cplusplus
-extern "C" {
-#endif
-
-`, up, up)
-	ports := func(kind string, ps []program.Port) {
-		for i, q := range ps {
-			fmt.Fprintf(&b, "/* %s %d: %s %v %s */\n", kind, i, q.Type.ONNX(), q.Shape, strings.Trim(strings.ReplaceAll(Quote(q.Name), "*/", "* /"), "\""))
-		}
-		fmt.Fprintf(&b, "#define %s_%sS %d\n", up, strings.ToUpper(kind), len(ps))
-		for i, q := range ps {
-			fmt.Fprintf(&b, "#define %s_%s%d_BYTES %d\n", up, strings.ToUpper(kind), i, q.Buf.Size())
-		}
-		b.WriteByte('\n')
+	b.WriteString(includes)
+	pin := "0"
+	if o.Pin != "" {
+		pin = Quote(o.Pin)
 	}
-	ports("input", p.Inputs)
-	ports("output", p.Outputs)
-	fmt.Fprintf(&b, `/* The size of the workspace that run needs with the number of threads that is
-   set; one for each concurrent caller. It must be aligned to 64 bytes. */
-size_t %[1]s_workspace_size(void);
-
-/* Runs the model. No memory is allocated. Gives 0, or 1 if the weights could not
-   be loaded. */
-int %[1]s_run(const void *const *inputs, void *const *outputs, void *workspace);
-
-/* Optional: loads the weights from a file (0: weights.bin beside the library);
-   run does it at its first call. Gives 0 on success. */
-int %[1]s_load(const char *path);
-
-/* Optional: how many threads share the work of a run. */
-void %[1]s_set_threads(int threads);
-
-/* The signature. Element types are numbered as in ONNX TensorProto.DataType. */
-int %[1]s_input_count(void);
-int %[1]s_output_count(void);
-const char *%[1]s_input_name(int i);
-const char *%[1]s_output_name(int i);
-int %[1]s_input_type(int i);
-int %[1]s_output_type(int i);
-int %[1]s_input_rank(int i);
-int %[1]s_output_rank(int i);
-const int64_t *%[1]s_input_shape(int i);
-const int64_t *%[1]s_output_shape(int i);
-
-/* Optional: called before (begin = 1) and after each step; for profiles. */
-void %[1]s_set_trace(void (*trace)(int step, int begin));
-
-#ifdef __cplusplus
-}
-#endif
-#endif
-`, name)
+	fmt.Fprintf(&b, "#define NAME(f) %s_##f\n#define LATHE_THREADS %d\n#define LATHE_PIN %s\n#define LATHE_SCRATCH (V->scratch)\n#define WEIGHTS %d\n#define VARIANTS %d\n\nvoid (*lathe_trace)(int, int);\n",
+		name, max(o.Threads, 1), pin, weights, len(vs))
+	choice, table, found := strings.Cut(chooseSource, "static const struct variant *V;")
+	if !found {
+		panic("BUG: csource: choose.c has lost the place of its table")
+	}
+	b.WriteString(choice)
+	variants(&b, vs)
+	b.WriteString("\nstatic const struct variant *V;" + table)
+	for _, s := range []string{callersSource, pinSource, poolSource} {
+		b.WriteString("\n" + s)
+	}
+	signature(&b, vs[0].Program, name)
+	b.WriteString("\n" + entrySource)
 	return b.String()
 }
 
-// model prints the file with the entry points.
-func model(p *program.Program, name string, o backend.Options) string {
+// variants prints the table of the variants and what they need.
+func variants(b *strings.Builder, vs []backend.Variant) {
+	for i, v := range vs {
+		fmt.Fprintf(b, "static const struct need needs%d[] = {\n", i)
+		for _, name := range v.Traits.Features {
+			if f, ok := cpuid.Find(v.Traits.Arch, name); ok {
+				fmt.Fprintf(b, "  {%s, %#xu, %d, %d, %d, %#xu, %d},\n", Quote(name), f.Leaf, f.Sub, f.Reg, f.Bit, f.State, f.Aux)
+			}
+		}
+		fmt.Fprintf(b, "  {\"\", 0, 0, 0, 0, 0, 0}\n};\nvoid %slathe_steps(const void *const *, void *const *, char *, const char *) HIDDEN;\n", prefixOf(v, vs))
+	}
+	b.WriteString("static const struct variant variants[VARIANTS] = {\n")
+	for i, v := range vs {
+		fmt.Fprintf(b, "  {%s, %d, %d, %slathe_steps, needs%d, sizeof needs%d / sizeof *needs%d - 1},\n", Quote(v.Traits.CPU), v.Program.Workspace, scratch(v.Program), prefixOf(v, vs), i, i, i)
+	}
+	b.WriteString("};\n")
+}
+
+// stepsPerFunction keeps functions of a size that compilers digest.
+const stepsPerFunction = 400
+
+// steps prints the file that calls a variant's kernels.
+func steps(p *program.Program, t backend.Traits, prefix string) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "#define _GNU_SOURCE\n#define LATHE_THREADS %d\n#define LATHE_SCRATCH %d\n#include \"lathe_rt.h\"\n#include \"model.h\"\n#include <dlfcn.h>\n#include <fcntl.h>\n#include <stdlib.h>\n#include <sys/mman.h>\n#include <sys/stat.h>\n#include <unistd.h>\n#define API __attribute__((visibility(\"default\")))\n\n", max(o.Threads, 1), scratch(p))
-	b.WriteString(poolSource)
-	b.WriteByte('\n')
+	b.WriteString("#include \"lathe_rt.h\"\n")
+	rename(&b, p.Kernels, prefix)
 	for _, k := range p.Kernels {
 		fmt.Fprintf(&b, "%s;\n", Signature(k))
 	}
 	for _, k := range p.Kernels {
-		if k.ParallelLoop() == nil {
+		if !divided(k, t) {
 			continue
 		}
 		var args []string
@@ -164,105 +217,29 @@ func model(p *program.Program, name string, o backend.Options) string {
 		}
 		fmt.Fprintf(&b, "static void r_%s(void *const *a, i64 lo, i64 hi) { %s(%s, lo, hi); }\n", KernelName(k), KernelName(k), strings.Join(args, ", "))
 	}
-	signature(&b, p, name)
-	weights(&b, p, name)
-	run(&b, p, name)
-	return b.String()
-}
-
-func signature(b *strings.Builder, p *program.Program, name string) {
-	table := func(kind string, ps []program.Port) {
-		n := len(ps)
-		fmt.Fprintf(b, "\nstatic const struct { const char *name; int type, rank; int64_t shape[%d]; } %s_ports[%d] = {\n", maxRank(ps), kind, max(n, 1))
-		for _, q := range ps {
-			dims := make([]string, len(q.Shape))
-			for i, d := range q.Shape {
-				dims[i] = fmt.Sprint(d)
-			}
-			if len(dims) == 0 {
-				dims = []string{"0"}
-			}
-			fmt.Fprintf(b, "  {%s, %d, %d, {%s}},\n", Quote(q.Name), q.Type, len(q.Shape), strings.Join(dims, ", "))
-		}
-		fmt.Fprintf(b, "};\nAPI int %[1]s_%[2]s_count(void) { return %[3]d; }\n", name, kind, n)
-		for _, f := range []struct{ typ, get string }{{"const char *", "name"}, {"int ", "type"}, {"int ", "rank"}, {"const int64_t *", "shape"}} {
-			fmt.Fprintf(b, "API %s%s_%s_%s(int i) { return i < 0 || i >= %d ? 0 : %s_ports[i].%s; }\n", f.typ, name, kind, f.get, n, kind, f.get)
-		}
-	}
-	table("input", p.Inputs)
-	table("output", p.Outputs)
-}
-
-func maxRank(ps []program.Port) int {
-	n := 1
-	for _, q := range ps {
-		n = max(n, len(q.Shape))
-	}
-	return n
-}
-
-func weights(b *strings.Builder, p *program.Program, name string) {
-	fmt.Fprintf(b, `
-static const char *W;
-static int load_weights(const char *path) {
-  enum { SIZE = %d };
-  char beside[4096];
-  struct stat st;
-  if (W || !SIZE) return 0;
-  if (!path) {
-    Dl_info d;
-    const char *slash;
-    if (!dladdr((void *)load_weights, &d) || !d.dli_fname) return 1;
-    slash = strrchr(d.dli_fname, '/');
-    size_t n = slash ? (size_t)(slash - d.dli_fname) + 1 : 0;
-    if (n + sizeof "weights.bin" > sizeof beside) return 1;
-    memcpy(beside, d.dli_fname, n);
-    memcpy(beside + n, "weights.bin", sizeof "weights.bin");
-    path = beside;
-  }
-  int fd = open(path, O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return 1;
-  void *m = fstat(fd, &st) || st.st_size != SIZE ? MAP_FAILED : mmap(0, SIZE, PROT_READ, MAP_PRIVATE, fd, 0);
-  close(fd);
-  if (m == MAP_FAILED) return 1;
-  W = m;
-  return 0;
-}
-static pthread_mutex_t load_lock = PTHREAD_MUTEX_INITIALIZER;
-API int %[2]s_load(const char *path) {
-  pthread_mutex_lock(&load_lock);
-  int r = load_weights(path);
-  pthread_mutex_unlock(&load_lock);
-  return r;
-}
-__attribute__((destructor)) static void unload(void) { if (W) munmap((void *)W, %[1]d); }
-API void %[2]s_set_threads(int n) { set_threads(n); }
-API size_t %[2]s_workspace_size(void) { return %[3]d + (size_t)pool.threads * LATHE_SCRATCH; }
-`, p.Weights, name, p.Workspace)
-}
-
-// stepsPerFunction keeps functions of a size that compilers digest.
-const stepsPerFunction = 400
-
-func run(b *strings.Builder, p *program.Program, name string) {
-	fmt.Fprintf(b, "\nstatic void (*trace)(int, int);\nAPI void %s_set_trace(void (*f)(int, int)) { trace = f; }\n", name)
+	b.WriteString("static inline void region(region_fn f, void *const *a, i64 n) { if (lathe_threads == 1) f(a, 0, n); else lathe_region(f, a, n); }\n")
 	parts := 0
 	for i := 0; i < len(p.Steps); i += stepsPerFunction {
-		fmt.Fprintf(b, "static __attribute__((noinline)) void steps%d(const char *const *in, char *const *out, char *ws) {\n  const char *const w = W;\n  (void)in; (void)out; (void)ws; (void)w;\n", parts)
+		fmt.Fprintf(&b, "static __attribute__((noinline)) void steps%d(const char *const *in, char *const *out, char *ws, const char *const w) {\n  (void)in; (void)out; (void)ws; (void)w;\n", parts)
 		for j, s := range p.Steps[i:min(i+stepsPerFunction, len(p.Steps))] {
-			step(b, i+j, s)
+			step(&b, i+j, s, t)
 		}
 		b.WriteString("}\n")
 		parts++
 	}
-	fmt.Fprintf(b, "API int %s_run(const void *const *inputs, void *const *outputs, void *workspace) {\n  if (!W && %s_load(0)) return 1;\n  lathe_scratch = (char *)workspace + %d;\n", name, name, p.Workspace)
+	fmt.Fprintf(&b, "HIDDEN void %slathe_steps(const void *const *in, void *const *out, char *ws, const char *w) {\n", prefix)
+	b.WriteString("  (void)in; (void)out; (void)ws; (void)w;\n")
 	for i := range parts {
-		fmt.Fprintf(b, "  steps%d((const char *const *)inputs, (char *const *)outputs, workspace);\n", i)
+		fmt.Fprintf(&b, "  steps%d((const char *const *)in, (char *const *)out, ws, w);\n", i)
 	}
-	b.WriteString("  return 0;\n}\n")
+	b.WriteString("}\n")
+	return b.String()
 }
 
-func step(b *strings.Builder, i int, s program.Step) {
+// divided reports whether threads share a kernel's work: it has a loop for it.
+func divided(k *loop.Kernel, _ backend.Traits) bool { return k.ParallelLoop() != nil }
+
+func step(b *strings.Builder, i int, s program.Step, t backend.Traits) {
 	var args []string
 	for _, a := range s.Args {
 		var e string
@@ -279,11 +256,15 @@ func step(b *strings.Builder, i int, s program.Step) {
 		args = append(args, "(void *)("+e+")")
 	}
 	n := KernelName(s.Kernel)
-	fmt.Fprintf(b, "  if (__builtin_expect(trace != 0, 0)) trace(%d, 1);\n", i)
-	if f := s.Kernel.ParallelLoop(); f != nil {
+	fmt.Fprintf(b, "  if (__builtin_expect(lathe_trace != 0, 0)) lathe_trace(%d, 1);\n", i)
+	f := s.Kernel.ParallelLoop()
+	switch {
+	case f != nil && divided(s.Kernel, t):
 		fmt.Fprintf(b, "  { void *a[] = {%s}; region(r_%s, a, %d); }\n", strings.Join(args, ", "), n, f.Var.N)
-	} else {
+	case f != nil:
+		fmt.Fprintf(b, "  %s(%s, 0, %d);\n", n, strings.Join(args, ", "), f.Var.N)
+	default:
 		fmt.Fprintf(b, "  %s(%s, 0, 0);\n", n, strings.Join(args, ", "))
 	}
-	fmt.Fprintf(b, "  if (__builtin_expect(trace != 0, 0)) trace(%d, 0);\n", i)
+	fmt.Fprintf(b, "  if (__builtin_expect(lathe_trace != 0, 0)) lathe_trace(%d, 0);\n", i)
 }

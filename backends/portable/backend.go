@@ -56,7 +56,7 @@ func Build(ctx context.Context, p *program.Program, dir string, o backend.Option
 	if err := artifact.WriteWeights(p, dir); err != nil {
 		return err
 	}
-	return artifact.New(p, "portable", o).Write(dir, programFile, artifact.WeightsFile)
+	return artifact.New([]backend.Variant{{Program: p, Traits: o.Traits}}, "portable", o).Write(dir, programFile, artifact.WeightsFile)
 }
 
 // Open loads an artifact; threads 0 takes the number that it was built with.

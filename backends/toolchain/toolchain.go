@@ -70,7 +70,8 @@ func try(line []string) *Compiler {
 	return &Compiler{Path: path, Args: line[1:], Version: version}
 }
 
-// Build compiles C sources and links a shared library at out. Objects are
+// Build compiles C sources, each with flags and its own, and links a shared
+// library at out. Objects are
 // taken from and put into cache, if it is not "".
 func (c *Compiler) Build(ctx context.Context, srcs []backend.Source, flags, libs []string, out, cache string) error {
 	dir, err := os.MkdirTemp("", "lathe-build-")
@@ -97,7 +98,8 @@ func (c *Compiler) Build(ctx context.Context, srcs []backend.Source, flags, libs
 	g.SetLimit(runtime.GOMAXPROCS(0))
 	for i, u := range units {
 		objs[i] = filepath.Join(dir, strings.TrimSuffix(u.Name, ".c")+".o")
-		g.Go(func() error { return c.object(all, dir, u, flags, base, objs[i], cache) })
+		own := append(flags[:len(flags):len(flags)], u.Flags...)
+		g.Go(func() error { return c.object(all, dir, u, own, base, objs[i], cache) })
 	}
 	if err := g.Wait(); err != nil {
 		return err

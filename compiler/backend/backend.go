@@ -30,17 +30,27 @@ func (t Traits) Has(feature string) bool {
 	return ok
 }
 
-// Source is a file of an artifact's code.
+// Source is a file of an artifact's code. Flags are what its compilation gets
+// beyond the flags of all.
 type Source struct {
-	Name string
-	Text []byte
+	Name  string
+	Text  []byte
+	Flags []string
+}
+
+// Variant is a model's program for one CPU.
+type Variant struct {
+	Program *program.Program
+	Traits  Traits
 }
 
 // Options are what a build is asked for.
 type Options struct {
 	Name       string // prefix of the C symbols
 	Traits     Traits
+	Variants   []Variant // for more CPUs, in the same artifact
 	Threads    int
+	Pin        string // CPUs that threads are kept on: "", auto, or a list
 	CacheDir   string // "" for none
 	Compiler   string // "" finds one
 	KeepSource bool

@@ -29,7 +29,14 @@ BITS(bf16, bf16, i16, i16) BITS(i16, i16, bf16, bf16) BITS(bf16, bf16, u16, u16)
 BITS(f16, f16, bf16, bf16) BITS(bf16, bf16, f16, f16)
 
 /* The calling thread's part of the workspace, for kernels with large locals. */
+#define HIDDEN __attribute__((visibility("hidden")))
 extern __thread char *lathe_scratch __attribute__((visibility("hidden"), tls_model("local-dynamic")));
+
+/* Regions of iterations that threads may share, see pool.c. */
+typedef void (*region_fn)(void *const *args, i64 lo, i64 hi);
+extern int lathe_threads HIDDEN;
+extern void (*lathe_trace)(int step, int begin) HIDDEN;
+void lathe_region(region_fn f, void *const *args, i64 n) HIDDEN;
 
 /* float16 and bfloat16 */
 FN float f32_bf16(bf16 h) { return bits_f32_u32((u32)h << 16); }

@@ -1,46 +1,63 @@
 /* A pool of threads. A region is cut into chunks that the caller and the
    workers take one by one, so that a worker which the system has put aside
    delays nobody. Workers spin for a short while after a region and then sleep.
-   One region runs at a time; a caller that finds the pool busy runs alone. */
-#include <pthread.h>
-#include <sched.h>
-#include <stdatomic.h>
-
-typedef void (*region_fn)(void *const *args, i64 lo, i64 hi);
-
+   One region runs at a time; a caller that finds the pool busy runs alone. A
+   region takes no more workers than its caller's share of the CPUs: callers of
+   all artifacts in the process count themselves (see callers.c). */
 #define MAX_THREADS 64
-#define SPIN 20000
+#define LINE 64 /* bytes that CPUs exchange at once */
 
 __thread char *lathe_scratch;
+int lathe_threads = LATHE_THREADS;
 
 static struct {
-  pthread_t id[MAX_THREADS];
-  int threads;           /* the caller included */
-  int started;
+  pthread_t id;
+  pthread_mutex_t lock;
+  pthread_cond_t wake;
+  atomic_int asleep;
+} workers[MAX_THREADS];
+
+static struct {
   /* The number of the region in the upper half, in the lower how many of its
      chunks are left: a chunk is taken by an exchange that fails if the region
      has changed, so what was read of it before is what it was. The count of
      what is left must be here and not beside: a late worker of a region that
      is used up would hold it against the size of the next one. */
-  _Atomic u64 ticket;
-  _Atomic u32 done;      /* chunks finished */
-  atomic_int sleepers, stop;
-  region_fn fn;
+  _Atomic u64 ticket __attribute__((aligned(LINE)));
+  _Atomic u32 done __attribute__((aligned(LINE))); /* chunks finished */
+  atomic_int waiting;    /* the caller sleeps until they are */
+  region_fn fn __attribute__((aligned(LINE)));
   void *const *args;
   char *scratch;         /* of the caller; each worker has its own behind it */
+  size_t scratch_size;
   i64 n;
   u32 chunks;
-  pthread_mutex_t region, sleep;
-  pthread_cond_t wake;
-} pool = {.threads = LATHE_THREADS, .region = PTHREAD_MUTEX_INITIALIZER, .sleep = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
+  int limit;             /* workers beyond it have no part in the region */
+  int started;           /* threads, the caller included */
+  atomic_int stop;
+  pthread_mutex_t region, end;
+  pthread_cond_t ended;
+} pool = {.region = PTHREAD_MUTEX_INITIALIZER, .end = PTHREAD_MUTEX_INITIALIZER, .ended = PTHREAD_COND_INITIALIZER};
 
 static inline void relax(void) {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
-#else
-  atomic_signal_fence(memory_order_seq_cst);
+#elif defined(__aarch64__)
+  __asm__ volatile("isb");
 #endif
 }
+
+/* A clock that costs nothing to read, and what makes 30 to 100 us of it. */
+#if defined(__x86_64__)
+static inline u64 ticks(void) { return __builtin_ia32_rdtsc(); }
+static inline u64 moment(void) { return 150000; }
+#elif defined(__aarch64__)
+static inline u64 ticks(void) { u64 t; __asm__ volatile("mrs %0, cntvct_el0" : "=r"(t)); return t; }
+static inline u64 moment(void) { u64 f; __asm__ volatile("mrs %0, cntfrq_el0" : "=r"(f)); return f / 20000; }
+#else
+static inline u64 ticks(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return (u64)t.tv_sec * 1000000000u + (u64)t.tv_nsec; }
+static inline u64 moment(void) { return 50000; }
+#endif
 
 /* Takes chunks of the current region until there are none. */
 static void work(int t) {
@@ -49,79 +66,138 @@ static void work(int t) {
     region_fn fn = pool.fn;
     void *const *args = pool.args;
     char *scratch = pool.scratch;
+    size_t size = pool.scratch_size;
     i64 n = pool.n, chunks = pool.chunks, c = chunks - (i64)(u32)s;
     if (!(u32)s) return;
     if (!atomic_compare_exchange_weak(&pool.ticket, &s, s - 1)) continue;
-    if (t) lathe_scratch = scratch + (size_t)t * LATHE_SCRATCH;
+    if (t) lathe_scratch = scratch + (size_t)t * size;
     fn(args, n * c / chunks, n * (c + 1) / chunks);
-    atomic_fetch_add_explicit(&pool.done, 1, memory_order_release);
+    if (atomic_fetch_add(&pool.done, 1) + 1 == (u32)chunks && t && atomic_load(&pool.waiting)) {
+      pthread_mutex_lock(&pool.end);
+      pthread_cond_signal(&pool.ended);
+      pthread_mutex_unlock(&pool.end);
+    }
   }
 }
 
-static u32 current(void) { return (u32)(atomic_load_explicit(&pool.ticket, memory_order_acquire) >> 32); }
+static u32 current(void) { return (u32)(atomic_load(&pool.ticket) >> 32); }
+
+static void sleep_until_another(int t, u32 seen) {
+  pthread_mutex_lock(&workers[t].lock);
+  atomic_store(&workers[t].asleep, 1);
+  while (current() == seen) pthread_cond_wait(&workers[t].wake, &workers[t].lock);
+  atomic_store(&workers[t].asleep, 0);
+  pthread_mutex_unlock(&workers[t].lock);
+}
+
+/* How many workers a caller may have: its share of the CPUs, less itself. */
+static int helpers(void) {
+  int c = atomic_load_explicit(callers, memory_order_relaxed);
+  int share = (c > 1 ? usable_cpus() / c : usable_cpus()) - 1;
+  return share < lathe_threads - 1 ? share : lathe_threads - 1;
+}
 
 static void *worker(void *arg) {
+  int t = (int)(intptr_t)arg;
   u32 seen = 0;
+  pin_worker(t);
   for (;;) {
-    for (int spin = 0; current() == seen; ) {
-      if (++spin < SPIN) { relax(); continue; }
-      pthread_mutex_lock(&pool.sleep);
-      atomic_fetch_add(&pool.sleepers, 1);
-      while (current() == seen) pthread_cond_wait(&pool.wake, &pool.sleep);
-      atomic_fetch_sub(&pool.sleepers, 1);
-      pthread_mutex_unlock(&pool.sleep);
+    u64 start = ticks();
+    for (int spin = 1; current() == seen; spin++) {
+      relax();
+      if (spin % 16) continue;
+      if (ticks() - start > moment() || t > helpers()) sleep_until_another(t, seen);
     }
     seen = current();
     if (atomic_load(&pool.stop)) return 0;
-    work((int)(intptr_t)arg);
+    if (t <= pool.limit) work(t);
   }
 }
 
 /* Publishes a region: what it consists of must be written before. */
-static void publish(u32 chunks) {
+static void publish(u32 chunks, int limit) {
+  pool.limit = limit;
   atomic_store(&pool.ticket, ((u64)current() + 1) << 32 | chunks);
-  if (atomic_load(&pool.sleepers)) {
-    pthread_mutex_lock(&pool.sleep);
-    pthread_cond_broadcast(&pool.wake);
-    pthread_mutex_unlock(&pool.sleep);
+  for (int t = 1; t <= limit; t++) {
+    if (!atomic_load(&workers[t].asleep)) continue;
+    pthread_mutex_lock(&workers[t].lock);
+    pthread_cond_signal(&workers[t].wake);
+    pthread_mutex_unlock(&workers[t].lock);
   }
 }
 
 static void stop_workers(void) {
-  if (!pool.started) return;
+  if (pool.started < 2) return;
   atomic_store(&pool.stop, 1);
-  publish(0);
-  for (int t = 1; t < pool.started; t++) pthread_join(pool.id[t], 0);
+  publish(0, pool.started - 1);
+  for (int t = 1; t < pool.started; t++) pthread_join(workers[t].id, 0);
   pool.started = 0;
   atomic_store(&pool.stop, 0);
   atomic_store(&pool.ticket, 0);
 }
 
+/* Starts workers up to a number; what cannot be started is done without. They
+   take no signals, which are the application's. */
+static void start_workers(int wanted) {
+  sigset_t all, old;
+  if (pool.started > wanted) return;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &old);
+  if (!pool.started) pool.started = 1;
+  for (int t = pool.started; t <= wanted; t = ++pool.started) {
+    pthread_mutex_init(&workers[t].lock, 0);
+    pthread_cond_init(&workers[t].wake, 0);
+    atomic_store(&workers[t].asleep, 0);
+    if (pthread_create(&workers[t].id, 0, worker, (void *)(intptr_t)t)) break;
+  }
+  pthread_sigmask(SIG_SETMASK, &old, 0);
+}
+
 static void set_threads(int n) {
-  n = n < 1 ? 1 : n > MAX_THREADS ? MAX_THREADS : n;
+  n = n < 1 ? usable_cpus() : n;
+  n = n > MAX_THREADS ? MAX_THREADS : n;
   pthread_mutex_lock(&pool.region);
-  if (n != pool.threads) { stop_workers(); pool.threads = n; }
+  if (n != lathe_threads) { stop_workers(); lathe_threads = n; }
   pthread_mutex_unlock(&pool.region);
 }
 
-/* Workers run code of this library: they must end before it is unloaded. */
-__attribute__((destructor)) static void pool_end(void) { stop_workers(); }
-
-static void region(region_fn f, void *const *args, i64 n) {
-  if (pool.threads == 1 || n < 2 || pthread_mutex_trylock(&pool.region)) { f(args, 0, n); return; }
-  if (!pool.started) {
-    int t = 1;
-    for (; t < pool.threads; t++)
-      if (pthread_create(&pool.id[t], 0, worker, (void *)(intptr_t)t)) break;
-    pool.started = t;
+/* Waits until all chunks are done: shortly by spinning, then asleep. */
+static void await(u32 chunks) {
+  u64 start = ticks();
+  for (int spin = 1; atomic_load(&pool.done) < chunks; spin++) {
+    relax();
+    if (spin % 16 || ticks() - start < moment()) continue;
+    pthread_mutex_lock(&pool.end);
+    atomic_store(&pool.waiting, 1);
+    while (atomic_load(&pool.done) < chunks) pthread_cond_wait(&pool.ended, &pool.end);
+    atomic_store(&pool.waiting, 0);
+    pthread_mutex_unlock(&pool.end);
   }
-  i64 chunks = (i64)pool.threads * 4;
-  pool.fn = f; pool.args = args; pool.n = n; pool.scratch = lathe_scratch;
+}
+
+void lathe_region(region_fn f, void *const *args, i64 n) {
+  int limit = helpers();
+  if (limit < 1 || pthread_mutex_trylock(&pool.region)) { f(args, 0, n); return; }
+  start_workers(limit);
+  if (limit > pool.started - 1) limit = pool.started - 1;
+  i64 chunks = (i64)(limit + 1) * 4;
+  pool.fn = f; pool.args = args; pool.n = n; pool.scratch = lathe_scratch; pool.scratch_size = LATHE_SCRATCH;
   pool.chunks = (u32)(n < chunks ? n : chunks);
-  atomic_store_explicit(&pool.done, 0, memory_order_relaxed);
-  publish(pool.chunks);
+  u32 all = pool.chunks;
+  atomic_store(&pool.done, 0);
+  publish(all, limit);
   work(0);
-  for (int spin = 0; atomic_load_explicit(&pool.done, memory_order_acquire) < pool.chunks; )
-    if (++spin < 2000) relax(); else sched_yield();
+  await(all);
   pthread_mutex_unlock(&pool.region);
+}
+
+/* A child of fork has no workers, and no caller but the one that forked. */
+static void pool_child(void) {
+  pthread_mutex_t fresh = PTHREAD_MUTEX_INITIALIZER;
+  pthread_cond_t none = PTHREAD_COND_INITIALIZER;
+  pool.region = pool.end = fresh;
+  pool.ended = none;
+  pool.started = 0;
+  atomic_store(&pool.ticket, 0);
+  atomic_store(callers, 0);
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/lathe-ml/lathe/backends/cpu"
+	"github.com/lathe-ml/lathe/backends/cpuid"
 )
 
 // device is one thing that an artifact can run on.
@@ -45,7 +46,7 @@ func newDevicesCmd(f *factory) *cobra.Command {
 
 // hostCPU describes the processor that lathe runs on.
 func hostCPU() device {
-	return device{Target: "cpu", Name: cpuName(), Arch: runtime.GOARCH, Cores: runtime.NumCPU(), Features: cpu.Features(), Level: cpu.Native()}
+	return device{Target: "cpu", Name: cpuName(), Arch: runtime.GOARCH, Cores: runtime.NumCPU(), Features: cpuid.Here(), Level: cpu.Native()}
 }
 
 // cpuName is the marketing name where the system tells it.

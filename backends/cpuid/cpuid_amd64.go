@@ -1,6 +1,4 @@
-package cpu
-
-import "slices"
+package cpuid
 
 // cpuid gives the registers that the instruction CPUID writes.
 func cpuid(leaf, sub uint32) (a, b, c, d uint32)
@@ -9,7 +7,7 @@ func cpuid(leaf, sub uint32) (a, b, c, d uint32)
 func xgetbv() uint32
 
 // detect gives the instruction sets that this CPU has and the system lets
-// programs use, sorted.
+// programs use.
 func detect() []string {
 	top, _, _, _ := cpuid(0, 0)
 	ext, _, _, _ := cpuid(0x8000_0000, 0)
@@ -22,20 +20,19 @@ func detect() []string {
 		saved &^= tileState
 	}
 	var out []string
-	for _, f := range x86Features {
-		if f.leaf < 0x8000_0000 && f.leaf > top || f.leaf >= 0x8000_0000 && f.leaf > ext || saved&f.state != f.state {
+	for _, f := range X86 {
+		if f.Leaf < 0x8000_0000 && f.Leaf > top || f.Leaf >= 0x8000_0000 && f.Leaf > ext || saved&f.State != f.State {
 			continue
 		}
-		if f.leaf == 7 && f.sub > 0 {
-			if subs, _, _, _ := cpuid(7, 0); f.sub > subs {
+		if f.Leaf == 7 && f.Sub > 0 {
+			if subs, _, _, _ := cpuid(7, 0); f.Sub > subs {
 				continue
 			}
 		}
-		a, b, c, d := cpuid(f.leaf, f.sub)
-		if [4]uint32{a, b, c, d}[f.reg]&(1<<f.bit) != 0 {
-			out = append(out, f.name)
+		a, b, c, d := cpuid(f.Leaf, f.Sub)
+		if [4]uint32{a, b, c, d}[f.Reg]&(1<<f.Bit) != 0 {
+			out = append(out, f.Name)
 		}
 	}
-	slices.Sort(out)
 	return out
 }

@@ -1,16 +1,15 @@
 //go:build !amd64
 
-package cpu
+package cpuid
 
 import (
 	"runtime"
-	"slices"
 
 	"golang.org/x/sys/cpu"
 )
 
 // detect gives the instruction sets that this CPU has and the system lets
-// programs use, sorted.
+// programs use.
 func detect() []string {
 	if runtime.GOARCH != "arm64" {
 		return nil
@@ -27,6 +26,5 @@ func detect() []string {
 			out = append(out, f.name)
 		}
 	}
-	slices.Sort(out)
 	return out
 }

@@ -1,0 +1,75 @@
+/* The functions of model.h. */
+static const char *W;
+
+static int load_weights(const char *path) {
+  char beside[4096];
+  struct stat st;
+  if (W || !WEIGHTS) return 0;
+  if (!path) {
+    Dl_info d;
+    const char *slash;
+    if (!dladdr((void *)load_weights, &d) || !d.dli_fname) { say("the library's place is not known"); return 1; }
+    slash = strrchr(d.dli_fname, '/');
+    size_t n = slash ? (size_t)(slash - d.dli_fname) + 1 : 0;
+    if (n + sizeof "weights.bin" > sizeof beside) { say("the library's path is too long"); return 1; }
+    memcpy(beside, d.dli_fname, n);
+    memcpy(beside + n, "weights.bin", sizeof "weights.bin");
+    path = beside;
+  }
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) { say("the weights cannot be opened: %s", strerror(errno)); return 1; }
+  void *m = MAP_FAILED;
+  if (fstat(fd, &st)) say("the weights cannot be read: %s", strerror(errno));
+  else if ((size_t)st.st_size != WEIGHTS) say("the weights have %lld bytes, not %lld", (long long)st.st_size, (long long)WEIGHTS);
+  else if ((m = mmap(0, WEIGHTS, PROT_READ, MAP_PRIVATE, fd, 0)) == MAP_FAILED) say("the weights cannot be mapped: %s", strerror(errno));
+  close(fd);
+  if (m == MAP_FAILED) return 1;
+  W = m;
+  return 0;
+}
+
+static pthread_mutex_t load_lock = PTHREAD_MUTEX_INITIALIZER;
+
+API int NAME(load)(const char *path) {
+  if (!V) return 1;
+  pthread_mutex_lock(&load_lock);
+  int r = load_weights(path);
+  pthread_mutex_unlock(&load_lock);
+  return r;
+}
+
+API void NAME(set_threads)(int n) { set_threads(n); }
+API int NAME(threads)(void) { return lathe_threads; }
+API int NAME(set_pin)(const char *cpus) { return set_pins(cpus); }
+API size_t NAME(workspace_size)(void) { return V ? V->workspace + (size_t)lathe_threads * V->scratch : 0; }
+API void NAME(set_trace)(void (*f)(int, int)) { lathe_trace = f; }
+API const char *NAME(error)(void) { return problem; }
+API int NAME(variant)(void) { return V ? (int)(V - variants) : -1; }
+API int NAME(variant_count)(void) { return VARIANTS; }
+API const char *NAME(variant_name)(int i) { return i < 0 || i >= VARIANTS ? 0 : variants[i].cpu; }
+
+API int NAME(run)(const void *const *inputs, void *const *outputs, void *workspace) {
+  if (!W && NAME(load)(0)) return 1;
+  pin_caller();
+  lathe_scratch = (char *)workspace + V->workspace;
+  atomic_fetch_add_explicit(callers, 1, memory_order_relaxed);
+  V->steps(inputs, outputs, workspace, W);
+  atomic_fetch_sub_explicit(callers, 1, memory_order_relaxed);
+  return 0;
+}
+
+__attribute__((constructor)) static void begin(void) {
+  const char *s;
+  choose((s = getenv("LATHE_CPU")) && *s ? s : 0);
+  if ((s = getenv("LATHE_THREADS")) && *s) set_threads(atoi(s));
+  if (set_pins((s = getenv("LATHE_PIN")) && *s ? s : LATHE_PIN)) say("none of the CPUs %s can be used", s ? s : LATHE_PIN);
+  meet();
+  pthread_atfork(0, 0, pool_child);
+}
+
+/* Workers run code of this library: they must end before it is unloaded. */
+__attribute__((destructor)) static void end(void) {
+  stop_workers();
+  if (W) munmap((void *)W, WEIGHTS);
+  if (first) dlclose(first);
+}

@@ -1,0 +1,77 @@
+/* Pinning: workers and the threads that call run each on a CPU of their own,
+   among those that the process may use. */
+#define MAX_CPUS 256
+
+static struct {
+  int n;               /* 0: threads go where the system puts them */
+  int cpu[MAX_CPUS];
+  atomic_int callers;  /* threads that called run: the first has the first CPU */
+} pins;
+static __thread int pinned;
+
+#if defined(__linux__)
+/* A CPU is the first of its core if its list of siblings begins with it. */
+static int first_of_core(int cpu) {
+  char path[96];
+  int at = cpu;
+  snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/topology/thread_siblings_list", cpu);
+  FILE *f = fopen(path, "re");
+  if (!f) return 1;
+  if (fscanf(f, "%d", &at) != 1) at = cpu;
+  fclose(f);
+  return at == cpu;
+}
+
+/* Adds the CPUs of a list such as 0-3,8; gives 0 if it is none. */
+static int parse_cpus(const char *s, cpu_set_t *to) {
+  CPU_ZERO(to);
+  for (;;) {
+    char *e;
+    long a = strtol(s, &e, 10), b = a;
+    if (e == s || a < 0) return 0;
+    if (*e == '-') { s = e + 1; b = strtol(s, &e, 10); if (e == s) return 0; }
+    if (b < a || b >= CPU_SETSIZE) return 0;
+    for (; a <= b; a++) CPU_SET((int)a, to);
+    if (!*e) return 1;
+    if (*e != ',') return 0;
+    s = e + 1;
+  }
+}
+
+static int set_pins(const char *list) {
+  cpu_set_t may, want;
+  pins.n = 0;
+  if (!list || !*list || !strcmp(list, "off")) return 0;
+  if (sched_getaffinity(0, sizeof may, &may)) return 1;
+  want = may;
+  if (strcmp(list, "auto") && !parse_cpus(list, &want)) return 1;
+  int n = 0;
+  for (int pass = 0; pass < 2; pass++) /* one thread of each core, then the others */
+    for (int c = 0; c < CPU_SETSIZE && n < MAX_CPUS; c++)
+      if (CPU_ISSET(c, &may) && CPU_ISSET(c, &want) && first_of_core(c) == !pass) pins.cpu[n++] = c;
+  pins.n = n;
+  return n == 0;
+}
+
+static void pin_to(int cpu) {
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  CPU_SET(cpu, &one);
+  pthread_setaffinity_np(pthread_self(), sizeof one, &one);
+}
+
+static void pin_worker(int t) { if (pins.n) pin_to(pins.cpu[t % pins.n]); }
+
+/* The first caller has the first CPU, others the last ones, away from the
+   first caller's workers. */
+static void pin_caller(void) {
+  if (!pins.n || pinned) return;
+  int k = atomic_fetch_add(&pins.callers, 1) % pins.n;
+  pinned = 1;
+  pin_to(pins.cpu[k ? pins.n - k : 0]);
+}
+#else
+static int set_pins(const char *list) { return list && *list && strcmp(list, "off"); }
+static void pin_worker(int t) { (void)t; }
+static void pin_caller(void) {}
+#endif
