@@ -77,7 +77,7 @@ func (s *session) bind(threads int) error {
 	}
 	chosen := int(int32(f["variant"].Call()))
 	if chosen < 0 {
-		return fault.New(fault.Toolchain, "the artifact cannot run here: %s", dylib.String(f["error"].Call())).Hint("compile with --cpu native on this machine, or --cpu %s", Native())
+		return fault.New(fault.Toolchain, "the artifact cannot run here: %s", dylib.String(f["error"].Call())).Hint("compile with --cpu native on this machine, or --cpu %s; the variable LATHE_CPU chooses among the variants", Native())
 	}
 	s.m = s.m.Of(chosen)
 	if threads > 0 {
@@ -157,6 +157,26 @@ func (s *session) Run(in, out []*tensor.Tensor) error {
 		return fmt.Errorf("the artifact's run returned %d", r)
 	}
 	runtime.KeepAlive(s)
+	return nil
+}
+
+// Pinned is what a session of native code can do with threads: keep each on a
+// CPU of its own, those that call among them.
+type Pinned interface {
+	// Pin takes auto, a list such as 0-3,8, or off; it comes before the first run.
+	Pin(cpus string) error
+}
+
+func (s *session) Pin(cpus string) error {
+	set, err := s.lib.Lookup(s.m.Symbol + "_set_pin")
+	if err != nil {
+		return err
+	}
+	var pins dylib.Pins
+	defer pins.Release()
+	if int32(set.Call(pins.CString(cpus))) != 0 {
+		return fault.New(fault.Usage, "no CPU of %q can be used by this process", cpus).Hint("give auto, or a list such as 0-3,8")
+	}
 	return nil
 }
 

@@ -121,6 +121,7 @@ func (o *benchOptions) flags(cmd *cobra.Command) {
 	fl := cmd.Flags()
 	fl.StringVar(&o.backend, "backend", defaultBackend, "what is timed, for a model: "+backendHelp())
 	o.engine.register(fl)
+	registerPin(fl, &o.engine.pin)
 	fl.IntVar(&o.warmup, "warmup", 3, "runs before timing begins")
 	fl.DurationVar(&o.minTime, "min-time", time.Second, "time at least so long")
 	fl.IntVar(&o.minRuns, "min-runs", 10, "time at least so many runs")

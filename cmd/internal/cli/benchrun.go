@@ -104,6 +104,9 @@ func (o *benchOptions) worker(ctx context.Context, backend, path string) (*remot
 	if backend != "peer" && !isArtifact(path) {
 		argv = append(argv, o.engine.args()...)
 	}
+	if o.engine.pin != "" && backend != "peer" {
+		argv = append(argv, "--pin="+o.engine.pin)
+	}
 	for flag, list := range map[string][]string{"--dim": o.shapes.dims, "--input-shapes": o.shapes.shapes, "--input": o.inputs.files} {
 		for _, v := range list {
 			argv = append(argv, flag, v)

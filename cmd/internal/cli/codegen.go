@@ -33,7 +33,7 @@ type codegenRow struct {
 
 // codegenRows is the table of the flags, in the order of the help.
 var codegenRows = []codegenRow{
-	{"cpu", "CPU that code is made for: native, a level such as x86-64-v3 or a model such as sapphirerapids (default native)", false,
+	{"cpu", "CPU that code is made for: native, a level such as x86-64-v3 or a model such as sapphirerapids; compile takes several, such as x86-64-v3,x86-64-v4 (default native)", false,
 		func(c *codegenFlags) *string { return &c.cpu }},
 	{"precision", "arithmetic of f32 models: " + strings.Join(precision.Names(), ", ") + " (default f32)", false,
 		func(c *codegenFlags) *string { return &c.precision }},
@@ -70,6 +70,25 @@ func (c codegenFlags) args() []string {
 		}
 	}
 	return list
+}
+
+// each gives the flags once for each CPU that --cpu names.
+func (c codegenFlags) each() []codegenFlags {
+	var list []codegenFlags
+	for name := range strings.SplitSeq(c.cpu, ",") {
+		one := c
+		one.cpu = name
+		list = append(list, one)
+	}
+	return list
+}
+
+// single holds that --cpu names one CPU.
+func (c codegenFlags) single() error {
+	if !strings.Contains(c.cpu, ",") {
+		return nil
+	}
+	return fault.New(fault.Usage, "--cpu names several CPUs, here it can be one").Hint("lathe compile takes several into one artifact")
 }
 
 // program takes a core graph to a backend's program.
@@ -125,6 +144,9 @@ func (c codegenFlags) check(e engine) error {
 	}
 	if c.cpu == "" {
 		return nil
+	}
+	if err := c.single(); err != nil {
+		return err
 	}
 	t, err := compiledBackends[e.name]().Target(c.cpu)
 	if err == nil && t.Arch == "any" {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -30,6 +31,7 @@ type compileOptions struct {
 	target     string
 	code       codegenFlags
 	threads    int
+	pin        string
 	name       string
 	keepSource bool
 	force      bool
@@ -52,11 +54,15 @@ func newCompileCmd(f *factory) *cobra.Command {
 (model.h), its weights (weights.bin), and manifest.json. The artifact needs
 neither lathe nor ONNX; it links from C, C++, Rust, Go and Python's ctypes.
 
+With several names in --cpu the artifact has code for each, and takes the best
+that a machine can run when it is loaded.
+
 Shapes are fixed when code is made: dimensions with names are bound by --dim,
 --input-shapes or --shapes-from. The same command gives the same bytes.`,
 		Example: `  lathe compile mobilenet.onnx -o mobilenet --dim N=1
   lathe compile model.onnx -o out --input-shapes x:1x3x224x224 --threads 2
   lathe compile model.onnx -o out --cpu x86-64-v3 --keep-source
+  lathe compile model.onnx -o out --cpu x86-64-v3,x86-64-v4,sapphirerapids
   lathe compile model.onnx -o out --target portable
   lathe compile model.onnx --dry-run --json`,
 		Args: args(cobra.ExactArgs(1)),
@@ -72,6 +78,7 @@ Shapes are fixed when code is made: dimensions with names are bound by --dim,
 	fl.StringVar(&o.target, "target", "cpu", "what is made: cpu, native code; portable, a program that lathe itself runs, without a C compiler")
 	o.code.register(fl)
 	fl.IntVar(&o.threads, "threads", 1, "threads that the artifact starts with")
+	registerPin(fl, &o.pin)
 	fl.StringVar(&o.name, "name", "", "prefix of the C functions (default: the file's name)")
 	fl.BoolVar(&o.keepSource, "keep-source", false, "keep the C sources in the artifact")
 	fl.BoolVar(&o.force, "force", false, "replace an artifact that exists")
@@ -86,6 +93,7 @@ type compileResult struct {
 	Artifact  string          `json:"artifact,omitempty"`
 	Target    string          `json:"target"`
 	CPU       string          `json:"cpu"`
+	Variants  []string        `json:"variants,omitempty"`
 	Threads   int             `json:"threads"`
 	Inputs    []artifact.Port `json:"inputs"`
 	Outputs   []artifact.Port `json:"outputs"`
@@ -174,6 +182,7 @@ func (o *compileOptions) build(ctx context.Context, m *onnxfile.Model, opt onnx.
 	bar := o.Progress("compiling "+filepath.Base(o.model), 0)
 	defer bar.Done()
 	build.KeepSource, build.Manifest = o.keepSource, made
+	build.Variants, build.Pin = l.more, o.pin
 	build.Progress = func(done, total int, what string) { bar.Describe(what); bar.Add(1) }
 	// The C compiler runs in a folder of its own.
 	out, err := filepath.Abs(o.out)
@@ -214,6 +223,12 @@ func (o *compileOptions) print(l *lowered, took time.Duration) error {
 	if !o.dryRun {
 		r.Artifact = o.out
 	}
+	for i, v := range l.more {
+		if i == 0 {
+			r.Variants = append(r.Variants, r.CPU)
+		}
+		r.Variants = append(r.Variants, v.Traits.CPU)
+	}
 	if o.json {
 		return o.JSON(r)
 	}
@@ -221,7 +236,7 @@ func (o *compileOptions) print(l *lowered, took time.Duration) error {
 	if r.Artifact != "" {
 		t.Row("artifact", r.Artifact)
 	}
-	t.Row("target", r.Target+" "+r.CPU)
+	t.Row("target", r.Target+" "+strings.Join(append([]string{r.CPU}, r.Variants[min(1, len(r.Variants)):]...), ", "))
 	for _, x := range r.Inputs {
 		t.Row("input", x.Name+" "+x.Type+tensor.ShapeString(x.Shape))
 	}

@@ -31,6 +31,7 @@ type engine struct {
 type engineOptions struct {
 	codegenFlags
 	threads int
+	pin     string // CPUs that threads are kept on, "" for any
 	peer    string // path of ONNX Runtime, "" or "auto" to look for it
 }
 

@@ -29,15 +29,17 @@ type inspectOptions struct {
 func newInspectCmd(f *factory) *cobra.Command {
 	o := &inspectOptions{factory: f}
 	cmd := &cobra.Command{
-		Use:   "inspect MODEL",
-		Short: "Say what is in a model: inputs, outputs, ops, parameters, work",
+		Use:   "inspect MODEL|ARTIFACT",
+		Short: "Say what is in a model or an artifact",
 		Long: `inspect reads a model and prints what is in it. Where all shapes are known, or
-are made known by --dim or --input-shapes, it also counts multiply-accumulates.`,
+are made known by --dim or --input-shapes, it also counts multiply-accumulates.
+Of an artifact it says what it takes and gives, and for which CPUs it has code.`,
 		Example: `  lathe inspect model.onnx
   lathe inspect model.onnx --dim N=1 --json
   lathe inspect model.onnx --nodes
   lathe inspect model.onnx --text > model.txt
-  lathe inspect model.onnx --core --dim N=1`,
+  lathe inspect model.onnx --core --dim N=1
+  lathe inspect artifact/`,
 		Args: args(cobra.ExactArgs(1)),
 		RunE: func(_ *cobra.Command, a []string) error {
 			o.model = a[0]
@@ -87,6 +89,9 @@ type modelInfo struct {
 }
 
 func (o *inspectOptions) run() error {
+	if isArtifact(o.model) {
+		return o.artifact()
+	}
 	m, err := o.loadModel(o.model)
 	if err != nil {
 		return err

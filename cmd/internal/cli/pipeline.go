@@ -25,22 +25,35 @@ type lowered struct {
 	program *program.Program
 	traits  backend.Traits
 	x       *onnx.Expanded
+	more    []backend.Variant // for the other CPUs that --cpu names
 }
 
-// lowerModel takes a model to a program for a backend's CPU.
+// lowerModel takes a model to a program for a backend's CPU, or for each of
+// several.
 func lowerModel(m *onnxfile.Model, o onnx.Options, b backend.Backend, c codegenFlags) (*lowered, error) {
-	if _, err := b.Target(c.cpu); err != nil {
-		return nil, err
+	cpus := c.each()
+	for _, one := range cpus {
+		if _, err := b.Target(one.cpu); err != nil {
+			return nil, err
+		}
 	}
-	x, err := onnx.Expand(m.Graph, o)
-	if err != nil {
-		return nil, inModel(err, m)
+	l := &lowered{}
+	for i, one := range cpus {
+		x, err := onnx.Expand(m.Graph, o)
+		if err != nil {
+			return nil, inModel(err, m)
+		}
+		p, t, err := one.program(b, x.Graph)
+		if err != nil {
+			return nil, inModel(err, m)
+		}
+		if i == 0 {
+			l.program, l.traits, l.x = p, t, x
+			continue
+		}
+		l.more = append(l.more, backend.Variant{Program: p, Traits: t})
 	}
-	p, t, err := c.program(b, x.Graph)
-	if err != nil {
-		return nil, inModel(err, m)
-	}
-	return &lowered{p, t, x}, nil
+	return l, nil
 }
 
 // inModel names the file in a classed error that does not.
@@ -96,6 +109,11 @@ func prepareGraph(ctx context.Context, f *factory, b backend.Backend, g *ir.Grap
 	}
 	ses, done, err := openProgram(ctx, f, b, p, t, o)
 	if err != nil {
+		return nil, err
+	}
+	if err := pinned(ses, o.pin); err != nil {
+		q := compiledSession(ses, in, done)
+		q.close()
 		return nil, err
 	}
 	return compiledSession(ses, in, done), nil

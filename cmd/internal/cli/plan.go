@@ -53,6 +53,9 @@ func (o *planOptions) run(path string) error {
 	if u := onnx.Unknown(m.Graph, conformance.Opsets(m)); len(u) > 0 {
 		return fault.New(fault.Unsupported, "the model has ops that lathe does not know: %s", strings.Join(u, ", ")).InFile(m.Path)
 	}
+	if err := o.code.single(); err != nil {
+		return err
+	}
 	l, err := lowerModel(m, opt, make(), o.code)
 	if err != nil {
 		return err

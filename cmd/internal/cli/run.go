@@ -62,7 +62,7 @@ prints a summary of each output, or the best classes if a label file is given.`,
 	fl.StringVarP(&o.out, "output", "o", "", "write the outputs to a .npz, .npy or .pb file, or as output_K.pb into a folder")
 	fl.BoolVar(&o.force, "force", false, "replace an output that exists")
 	fl.StringVar(&o.engine.peer, "peer", "", "path of ONNX Runtime's library, for --backend peer")
-	fl.IntVar(&o.engine.threads, "threads", 1, "threads that the backend runs with")
+	o.engine.registerThreads(fl)
 	o.engine.register(fl)
 	o.shapes.register(cmd)
 	o.inputs.register(cmd)
@@ -90,6 +90,9 @@ func (o *runOptions) run(ctx context.Context) error {
 		}
 	}
 	if err := o.checkOut(); err != nil {
+		return err
+	}
+	if err := o.engine.settle(o.model); err != nil {
 		return err
 	}
 	e, m, err := o.openSubject(o.model, o.resolveBackend(o.backend), o.engine)

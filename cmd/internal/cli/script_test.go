@@ -4,11 +4,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/lathe-ml/lathe/backends/cpuid"
 	"github.com/lathe-ml/lathe/backends/ort"
 	"github.com/lathe-ml/lathe/cmd/internal/ui"
 	"github.com/lathe-ml/lathe/compiler/ir"
@@ -81,6 +84,9 @@ func TestScripts(t *testing.T) {
 				return peer, nil
 			case "root":
 				return os.Getuid() == 0, nil
+			}
+			if feature, ok := strings.CutPrefix(cond, "cpu:"); ok {
+				return slices.Contains(cpuid.Here(), feature), nil
 			}
 			return false, nil
 		},

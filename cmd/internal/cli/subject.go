@@ -75,6 +75,10 @@ func prepareArtifact(b backend.Backend) func(context.Context, *factory, engineOp
 		if err != nil {
 			return nil, err
 		}
+		if err := pinned(ses, o.pin); err != nil {
+			ses.Close()
+			return nil, err
+		}
 		return compiledSession(ses, in, nil), nil
 	}
 }

@@ -81,7 +81,7 @@ Exit codes: 5 if any case fails, 0 if none does.`,
 	fl.BoolVar(&o.allowSkip, "allow-skip", false, "a model check that could not be made is no failure")
 	fl.BoolVar(&o.perNode, "per-node", false, "compare every node's outputs with the reference evaluator")
 	fl.StringVar(&o.engine.peer, "peer", "", "path of ONNX Runtime's library (default: looked for)")
-	fl.IntVar(&o.engine.threads, "threads", 1, "threads that the backend runs with")
+	o.engine.registerThreads(fl)
 	o.engine.register(fl)
 	o.shapes.register(cmd)
 	o.inputs.register(cmd)
@@ -89,6 +89,9 @@ Exit codes: 5 if any case fails, 0 if none does.`,
 }
 
 func (o *verifyOptions) run(ctx context.Context) error {
+	if err := o.engine.settle(o.model); err != nil {
+		return err
+	}
 	if o.model != "" {
 		return o.verifyModel(ctx)
 	}
