@@ -34,19 +34,10 @@ rules:
 bench: build ## Go benchmarks of the parts
 	$(GO) test -run '^$$' -bench . -benchtime 1s ./...
 
-# The graphs in light/ have no weights: seeded random ones take their place.
-LIGHT := $(patsubst $(SHARED)/models/light/%/model.onnx,dist/light/%.onnx,$(wildcard $(SHARED)/models/light/*/model.onnx))
-
-dist/light/%.onnx: $(SHARED)/models/light/%/model.onnx | build
-	@mkdir -p $(@D)
-	bin/lathe simplify $< -o $@ --force --rules none --randomize-weights 1 --quiet
-
-# Models of floats; PEER_MODELS=... times others.
-PEER_MODELS ?= $(foreach m,$(wildcard $(SHARED)/models/*/model.onnx),$(if $(findstring int,$(m:$(SHARED)/%=%)),,$(m))) $(LIGHT)
-
-bench-peer: build peer $(LIGHT) ## latency against ONNX Runtime, every shared model of floats: docs/benchmarks.md
-	LATHE_ORT=$(PEER) bin/lathe bench --peer auto --threads $(THREADS) --keep-going --force --table docs/benchmarks.md \
-	  $(PEER_MODELS)
+# ONLY=REGEX times only some of the models, VARIANTS=f32,bf16 only some columns.
+bench-peer: build peer ## latency, accuracy, start and memory beside ONNX Runtime's, every shared model: docs/benchmarks.md
+	LATHE_ORT=$(PEER) bin/lathe bench --suite testdata/bench/peer.suite --peer auto --threads $(THREADS) --force --table docs/benchmarks.md \
+	  $(if $(ONLY),--only '$(ONLY)') $(if $(VARIANTS),--variants $(VARIANTS)) $(SHARED)
 
 bench-kernels: build ## layers of well-known networks against the machine's peak: docs/kernels.md
 	bin/lathe bench --kernels all --cpu $(KERNEL_CPUS) --force --table docs/kernels.md

@@ -37,6 +37,9 @@ type benchOptions struct {
 	page     string
 	kernels  string
 	foot     bool
+	suite    string
+	only     string
+	variants []string
 	date     string
 	force    bool
 	roofs    map[string]*cpu.Roofline
@@ -87,13 +90,20 @@ baseline.`,
 			if o.kernels != "" {
 				return cobra.NoArgs(cmd, a)
 			}
+			if o.suite != "" {
+				return cobra.ExactArgs(1)(cmd, a)
+			}
 			return cobra.MinimumNArgs(1)(cmd, a)
 		}),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			ctx, stop := f.context(cmd)
 			defer stop()
-			if o.kernels != "" {
+			switch {
+			case o.kernels != "":
 				return o.runKernels(ctx)
+			case o.suite != "":
+				o.backend = o.resolveBackend(o.backend)
+				return o.runSuite(ctx, a[0])
 			}
 			return o.run(ctx, a)
 		},
@@ -108,6 +118,9 @@ baseline.`,
 	fl.BoolVar(&o.foot, "footprint", false, "also measure the start, from opening to the first result, and the peak of memory, in processes that only open and run")
 	fl.BoolVar(&o.profile, "profile", false, "also time each kernel call of native code, and compare it with the machine's roofline")
 	fl.StringVar(&o.kernels, "kernels", "", "time no model but layers of well-known networks, against this machine's peak: all, conv, matmul, memory, other or a part of a name")
+	fl.StringVar(&o.suite, "suite", "", "file that lists models, groups and variants to time against ONNX Runtime; the argument is the folder that they lie in")
+	fl.StringVar(&o.only, "only", "", "only models of --suite whose path matches this regular expression")
+	fl.StringSliceVar(&o.variants, "variants", nil, "what is timed of each model of --suite instead of what it says, such as f32,bf16,f32@x86-64-v3")
 	fl.StringVar(&o.page, "report", "", "HTML page that the profile is written to")
 	fl.StringVar(&o.table, "table", "", "Markdown file that the results are written to, with the machine and the versions")
 	fl.StringVar(&o.date, "date", "", "date in the Markdown file (default: today)")
@@ -173,8 +186,8 @@ func (o *benchOptions) run(ctx context.Context, paths []string) error {
 
 // check refuses what could only fail after the timing.
 func (o *benchOptions) check(e engine, paths []string) error {
-	if o.minRuns < 1 || o.warmup < 0 || len(o.threads) == 0 || slices.Min(o.threads) < 1 {
-		return fault.New(fault.Usage, "--threads and --min-runs must be at least 1, --warmup at least 0")
+	if err := o.checkTiming(); err != nil {
+		return err
 	}
 	if o.page != "" && !o.profile {
 		return fault.New(fault.Usage, "--report is the page of a profile").Hint("add --profile")
@@ -183,6 +196,13 @@ func (o *benchOptions) check(e engine, paths []string) error {
 		return fault.New(fault.Usage, "only native code can be profiled, not the backend %s", e.name).Hint("use --backend cpu")
 	}
 	return o.checkFiles()
+}
+
+func (o *benchOptions) checkTiming() error {
+	if o.minRuns < 1 || o.warmup < 0 || len(o.threads) == 0 || slices.Min(o.threads) < 1 {
+		return fault.New(fault.Usage, "--threads and --min-runs must be at least 1, --warmup at least 0")
+	}
+	return nil
 }
 
 // checkFiles refuses to replace files that nobody said may be replaced.
@@ -273,9 +293,11 @@ func (o *benchOptions) against(ctx context.Context, r *benchResult, e engine, pa
 	}
 	defer peer.close()
 	r.PeerName = "ONNX Runtime"
-	if r.Latency, r.Peer, err = o.alternate(ctx, own, peer); err != nil {
+	times, err := o.inTurn(ctx, []timed{own, peer})
+	if err != nil {
 		return err
 	}
+	r.Latency, r.Peer = times[0], times[1]
 	ratio := r.Peer.Median / r.Latency.Median
 	r.Ratio = &ratio
 	return nil

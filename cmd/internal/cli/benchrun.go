@@ -336,22 +336,38 @@ func (o *benchOptions) measure(ctx context.Context, t timed) (*latency, error) {
 	return s.latency(), nil
 }
 
-func (o *benchOptions) alternate(ctx context.Context, a, b timed) (la, lb *latency, err error) {
-	sides := [2]*series{}
-	for i, t := range []timed{a, b} {
-		if sides[i], err = o.begin(ctx, t); err != nil {
-			return nil, nil, err
+// inTurn times several sides by turns.
+func (o *benchOptions) inTurn(ctx context.Context, list []timed) ([]*latency, error) {
+	sides := make([]*series, len(list))
+	for i, t := range list {
+		s, err := o.begin(ctx, t)
+		if err != nil {
+			return nil, err
 		}
+		sides[i] = s
 	}
-	for !o.enough(sides[0]) || !o.enough(sides[1]) {
+	for !o.allEnough(sides) {
 		for _, s := range sides {
 			time.Sleep(rest)
 			if err := s.turn(ctx, true); err != nil {
-				return nil, nil, err
+				return nil, err
 			}
 		}
 	}
-	return sides[0].latency(), sides[1].latency(), nil
+	out := make([]*latency, len(sides))
+	for i, s := range sides {
+		out[i] = s.latency()
+	}
+	return out, nil
+}
+
+func (o *benchOptions) allEnough(sides []*series) bool {
+	for _, s := range sides {
+		if !o.enough(s) {
+			return false
+		}
+	}
+	return true
 }
 
 func (s *series) latency() *latency {
