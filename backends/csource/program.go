@@ -29,10 +29,6 @@ var chooseSource string
 //go:embed runtime/entry.c
 var entrySource string
 
-// kernelsPerFile bounds a source file: files are compiled at once and cached
-// one by one.
-const kernelsPerFile = 24
-
 // Identifier turns any name into a C identifier.
 func Identifier(s string) string {
 	var b strings.Builder
@@ -82,17 +78,14 @@ func Program(vs []backend.Variant, weights int, o backend.Options) []backend.Sou
 		add := func(file, text string) {
 			out = append(out, backend.Source{Name: prefix + file, Text: []byte(text), Flags: v.Traits.Flags})
 		}
-		add("steps.c", steps(v.Program, v.Traits, prefix))
-		ks := v.Program.Kernels
-		for i, f := 0, 0; i < len(ks); i, f = i+kernelsPerFile, f+1 {
+		u := printKernels(v.Program.Kernels, v.Traits)
+		add("steps.c", steps(v.Program, u, v.Traits, prefix))
+		for i, f := range u.files {
 			var b strings.Builder
 			b.WriteString("#include \"lathe_rt.h\"\n")
-			part := ks[i:min(i+kernelsPerFile, len(ks))]
-			rename(&b, part, prefix)
-			for _, k := range part {
-				b.WriteString("\n" + Kernel(k, v.Traits))
-			}
-			add(fmt.Sprintf("kernels%d.c", f), b.String())
+			rename(&b, f.kernels, prefix)
+			b.WriteString(f.text)
+			add(fmt.Sprintf("kernels%d.c", i), b.String())
 		}
 	}
 	return out
@@ -200,14 +193,19 @@ func variants(b *strings.Builder, vs []backend.Variant) {
 const stepsPerFunction = 400
 
 // steps prints the file that calls a variant's kernels.
-func steps(p *program.Program, t backend.Traits, prefix string) string {
+func steps(p *program.Program, u *units, t backend.Traits, prefix string) string {
 	var b strings.Builder
 	b.WriteString("#include \"lathe_rt.h\"\n")
-	rename(&b, p.Kernels, prefix)
+	rename(&b, u.own, prefix)
 	for _, k := range p.Kernels {
+		if same := u.same[k]; same != nil {
+			fmt.Fprintf(&b, "#define %[1]s %[2]s\n#define r_%[1]s r_%[2]s\n", KernelName(k), KernelName(same))
+		}
+	}
+	for _, k := range u.own {
 		fmt.Fprintf(&b, "%s;\n", Signature(k))
 	}
-	for _, k := range p.Kernels {
+	for _, k := range u.own {
 		if !divided(k, t) {
 			continue
 		}
