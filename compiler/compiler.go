@@ -17,6 +17,8 @@ import (
 // Options are what a user asks of a compilation beside its target.
 type Options struct {
 	Precision precision.Mode
+	// Threads is how many threads the work is cut for; 0 is 1.
+	Threads int
 	// PrecisionAt gives each layer a precision of its own, by the name of the value
 	// that it stores; nil: all have Precision.
 	PrecisionAt func(layer string) precision.Mode
@@ -56,7 +58,7 @@ func Watch(g *ir.Graph, t backend.Traits, o Options) (*lower.Watched, error) {
 func lowering(t backend.Traits, o Options) lower.Options {
 	return lower.Options{
 		Lanes: t.Lanes, Regs: t.Regs,
-		Precision: o.Precision, PrecisionAt: o.PrecisionAt, Schedules: o.Schedules, Explore: o.Explore,
+		Threads: o.Threads, Precision: o.Precision, PrecisionAt: o.PrecisionAt, Schedules: o.Schedules, Explore: o.Explore,
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 
 // widths are the targets that kernels are made for: none, SSE or NEON, AVX2,
 // AVX-512.
-var widths = []lower.Options{{Lanes: 1}, {Lanes: 4, Regs: 16}, {Lanes: 4, Regs: 32}, {Lanes: 8, Regs: 16}, {Lanes: 16, Regs: 32}}
+var widths = []lower.Options{{Lanes: 1}, {Lanes: 4, Regs: 16}, {Lanes: 4, Regs: 32}, {Lanes: 8, Regs: 16}, {Lanes: 16, Regs: 32}, {Lanes: 16, Regs: 32, Threads: 2}}
 
 // TestConvolutionForms holds that each form of a convolution is chosen where it
 // is meant, and right at every width, with bias, sum and bound behind it.

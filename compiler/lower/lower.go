@@ -19,6 +19,9 @@ type Options struct {
 	Lanes int
 	// Regs is the number of vector registers.
 	Regs int
+	// Threads is how many threads will share a program's work, to cut it for;
+	// the program runs with any number. 0 is 1.
+	Threads int
 	// Precision is how exact f32 arithmetic is to be.
 	Precision precision.Mode
 	// PrecisionAt gives each layer a precision of its own, by the name of the value

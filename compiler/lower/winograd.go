@@ -1,6 +1,8 @@
 package lower
 
 import (
+	"math"
+
 	"github.com/lathe-ml/lathe/compiler/loop"
 	"github.com/lathe-ml/lathe/compiler/precision"
 	"github.com/lathe-ml/lathe/compiler/schedule"
@@ -220,6 +222,37 @@ func (c chunk) size(th int) int {
 	return c.rows
 }
 
+// divide picks the size of the chunks and into how many parts the output
+// channels are cut, such that threads have equal work: with parts the input is
+// transformed by each, which costs little where a map is small.
+func (t *convTile) divide(w winograd, th, tw int, sizes []int, threads int) (size, split int) {
+	size, split = t.chunked(w.freqs(), th, tw, 0).size(th), 1
+	if threads < 2 {
+		return size, split
+	}
+	best := math.Inf(1)
+	n, icb, ocb := float64(w.freqs()), float64(t.icb), float64(t.ocb)
+	for _, s := range append([]int{size}, sizes...) {
+		c := t.chunked(w.freqs(), th, tw, s)
+		if s > size { // more than fits the caches
+			continue
+		}
+		for _, p := range []int{1, 2, threads, 2 * threads} {
+			if t.ocb%p != 0 {
+				continue
+			}
+			tiles := float64(c.rows * c.cols)
+			outs := ocb / float64(p)
+			cost := n * (5*tiles*(icb+outs) + (tiles+0.75)*icb*outs*float64(t.lanes))
+			units := t.y.layout.Shape[0] * c.down * c.across * p
+			if cost *= float64((units + threads - 1) / threads); cost < best {
+				best, size, split = cost, s, p
+			}
+		}
+	}
+	return size, split
+}
+
 // emitWinograd makes one kernel: per chunk of tiles it transforms the input,
 // multiplies for each frequency, and transforms back.
 func (t *convTile) emitWinograd(l *lowerer) {
@@ -234,7 +267,8 @@ func (t *convTile) emitWinograd(l *lowerer) {
 	for r := 1; r <= most && r*unit <= max(unit, 4*chunkTiles); r++ {
 		sizes = append(sizes, r)
 	}
-	size := l.number(t.site, func(c *schedule.Choice) *int { return &c.Rows }, t.chunked(w.freqs(), th, tw, 0).size(th), sizes...)
+	heuristic, split := t.divide(w, th, tw, sizes, l.o.Threads)
+	size := l.number(t.site, func(c *schedule.Choice) *int { return &c.Rows }, heuristic, sizes...)
 	t.site.fit = func(c *schedule.Choice) {
 		if c.TW > c.Rows*unit { // a register tile is within a chunk
 			c.OB, c.TR, c.TW = 0, 0, 0
@@ -245,21 +279,24 @@ func (t *convTile) emitWinograd(l *lowerer) {
 	k := l.kernelFor(t.g.root)
 	t.k = k
 	t.yb, t.xb = k.param(t.y.buf, true), k.param(t.x.buf, false)
-	s := l.tile(t.site, t.ocb, 1, tiles, t.icb*lanes, false)
+	per := t.ocb / split // output blocks of a part
+	s := l.tile(t.site, per, 1, tiles, t.icb*lanes, false)
 	t.prefetch = l.number(t.site, func(c *schedule.Choice) *int { return &c.Prefetch }, 0, prefetches...)
-	t.wb = k.param(t.winogradWeights(l, w, s.OB), false)
+	t.wb = k.param(t.winogradWeights(l, w, s.OB, per), false)
 	vb := k.local("v", tensor.F32, w.freqs()*t.icb*tiles*lanes)
-	mb := k.local("m", tensor.F32, w.freqs()*t.ocb*tiles*lanes)
-	v := k.fresh("t", t.y.layout.Shape[0]*c.down*c.across)
-	image, part := loop.Div(loop.V(v), c.down*c.across), loop.Mod(loop.V(v), c.down*c.across)
+	mb := k.local("m", tensor.F32, w.freqs()*per*tiles*lanes)
+	v := k.fresh("t", t.y.layout.Shape[0]*c.down*c.across*split)
+	whole := loop.Div(loop.V(v), split)
+	block := loop.Mul(loop.Mod(loop.V(v), split), per)
+	image, part := loop.Div(whole, c.down*c.across), loop.Mod(whole, c.down*c.across)
 	at := tilesAt{first(loop.Div(part, c.across), c.rows, th), first(loop.Mod(part, c.across), c.cols, tw), c}
 	var body []loop.Stmt
-	if zero := t.zeroHalos(t.ocb, image, loop.Int(0)); zero != nil {
+	if zero := t.zeroHalos(per, image, block); zero != nil {
 		body = append(body, choice(part, 1, c.down*c.across, func() []loop.Stmt { return zero }, func() []loop.Stmt { return nil })...)
 	}
 	body = append(body, t.forward(w, vb, image, at)...)
-	body = append(body, t.multiply(w, s, vb, mb, tiles)...)
-	body = append(body, t.back(w, mb, image, at)...)
+	body = append(body, t.multiply(w, s, vb, mb, tiles, block, per)...)
+	body = append(body, t.back(w, mb, image, at, block, per)...)
 	work := 2 * int64(t.y.layout.Shape[0]) * int64(t.oc) * int64(t.Out[0]*t.Out[1]) * int64(t.Kernel[0]*t.Kernel[1]*t.ic)
 	l.close(t.site, work)
 	k.finish("winograd", []loop.Stmt{&loop.For{Var: v, Par: work >= 8*parallelWork && v.N > 1, Body: body}}, work)
@@ -347,15 +384,15 @@ func (t *convTile) forward(w winograd, vb *loop.Buffer, image *loop.Expr, at til
 }
 
 // multiply is a product of matrices for each frequency.
-func (t *convTile) multiply(w winograd, s tileShape, vb, mb *loop.Buffer, tiles int) []loop.Stmt {
+func (t *convTile) multiply(w winograd, s tileShape, vb, mb *loop.Buffer, tiles int, from *loop.Expr, per int) []loop.Stmt {
 	k, lanes := t.k, t.lanes
 	f := k.fresh("f", w.freqs())
 	one := func(ob, p int, block, first *loop.Expr) []loop.Stmt {
 		x := &loop.Tile{OB: ob, P: p, L: lanes, X: vb, W: t.wb, S: mb, WO: lanes, SO: tiles * lanes, Prefetch: t.prefetch}
 		x.Red = []loop.Red{{N: t.icb, XStep: tiles * lanes, WStep: lanes * ob * lanes}, {N: lanes, XStep: 1, WStep: ob * lanes}}
 		x.XAt = loop.Add(loop.Mul(loop.V(f), t.icb*tiles*lanes), loop.Mul(first, lanes))
-		x.WAt = loop.Mul(loop.Add(loop.Mul(loop.V(f), t.ocb), block), t.icb*lanes*lanes)
-		x.SAt = loop.Add(loop.Mul(loop.Add(loop.Mul(loop.V(f), t.ocb), block), tiles*lanes), loop.Mul(first, lanes))
+		x.WAt = loop.Mul(loop.Add(loop.Mul(loop.V(f), t.ocb), loop.Add(from, block)), t.icb*lanes*lanes)
+		x.SAt = loop.Add(loop.Mul(loop.Add(loop.Mul(loop.V(f), per), block), tiles*lanes), loop.Mul(first, lanes))
 		for i := range p {
 			x.XP, x.SP = append(x.XP, i*lanes), append(x.SP, i*lanes)
 		}
@@ -373,24 +410,24 @@ func (t *convTile) multiply(w winograd, s tileShape, vb, mb *loop.Buffer, tiles 
 		return body
 	}
 	var body []loop.Stmt
-	if full := t.ocb / s.OB; full > 0 {
+	if full := per / s.OB; full > 0 {
 		o := k.fresh("o", full)
 		body = loop.Nest([]*loop.Var{o}, []loop.LoopKind{loop.Serial}, across(s.OB, loop.Mul(loop.V(o), s.OB))...)
 	}
-	if rest := t.ocb % s.OB; rest > 0 {
-		body = append(body, across(rest, loop.Int(t.ocb-rest))...)
+	if rest := per % s.OB; rest > 0 {
+		body = append(body, across(rest, loop.Int(per-rest))...)
 	}
 	return loop.Nest([]*loop.Var{f}, []loop.LoopKind{loop.Serial}, body...)
 }
 
 // back computes Aᵀ·m·A of every tile and stores it through the epilogue.
-func (t *convTile) back(w winograd, mb *loop.Buffer, image *loop.Expr, at tilesAt) []loop.Stmt {
+func (t *convTile) back(w winograd, mb *loop.Buffer, image *loop.Expr, at tilesAt, first *loop.Expr, per int) []loop.Stmt {
 	k, lanes, tiles := t.k, t.lanes, at.rows*at.cols
-	ob, rr, cc, ci := k.fresh("o", t.ocb), k.fresh("r", at.rows), k.fresh("w", at.cols), k.fresh("l", lanes)
+	ob, rr, cc, ci := k.fresh("o", per), k.fresh("r", at.rows), k.fresh("w", at.cols), k.fresh("l", lanes)
 	tile := loop.Add(loop.Mul(loop.V(rr), at.cols), loop.V(cc))
 	s, body := k.grid("s", w.h.n, w.w.n, func(i, j int) *loop.Expr {
 		from := loop.Add(loop.Mul(loop.V(ob), tiles*lanes), loop.Add(loop.Mul(tile, lanes), loop.V(ci)))
-		return loop.At(mb, loop.Add(from, loop.Int((i*w.w.n+j)*t.ocb*tiles*lanes)))
+		return loop.At(mb, loop.Add(from, loop.Int((i*w.w.n+j)*per*tiles*lanes)))
 	})
 	e, more := k.grid("a", w.h.m, w.w.n, func(i, j int) *loop.Expr {
 		return combo(w.h.at[i], func(x int) *loop.Expr { return loop.R(s[x][j]) })
@@ -407,7 +444,7 @@ func (t *convTile) back(w winograd, mb *loop.Buffer, image *loop.Expr, at tilesA
 	i, j, ln := k.fresh("i", w.h.m), k.fresh("j", w.w.m), k.fresh("l", lanes)
 	oh := loop.Add(loop.Mul(loop.Add(at.row, loop.V(rr)), w.h.m), loop.V(i))
 	ow := loop.Add(loop.Mul(loop.Add(at.col, loop.V(cc)), w.w.m), loop.V(j))
-	ch := loop.Add(loop.Mul(loop.V(ob), lanes), loop.V(ln))
+	ch := loop.Add(loop.Mul(loop.Add(first, loop.V(ob)), lanes), loop.V(ln))
 	idx := []*loop.Expr{image, ch, oh, ow}
 	a := t.g.anchor.Outputs[0]
 	k.memo = map[string]*loop.Expr{}
@@ -427,7 +464,7 @@ func (t *convTile) back(w winograd, mb *loop.Buffer, image *loop.Expr, at tilesA
 
 // winogradWeights are G·g·Gᵀ in float64, rounded once, in the tiles' order:
 // frequency, tile of output blocks, input channels, blocks of the tile, lanes.
-func (t *convTile) winogradWeights(l *lowerer, w winograd, ob int) *buf {
+func (t *convTile) winogradWeights(l *lowerer, w winograd, ob, per int) *buf {
 	lanes, ics := t.lanes, t.icb*t.lanes
 	src := t.w
 	ocb, oc, ic := t.ocb, t.oc, t.ic
@@ -437,8 +474,9 @@ func (t *convTile) winogradWeights(l *lowerer, w winograd, ob int) *buf {
 		row := make([]float64, w.w.r) // a row of G·g
 		for o := range oc {
 			block := o / lanes
-			first := block / ob * ob
-			width := min(ob, ocb-first)
+			first := block%per/ob*ob
+			width := min(ob, per-first)
+			first += block / per * per
 			for c := range ic {
 				k := g[(o*ic+c)*w.h.r*w.w.r:]
 				for i := range w.h.n {

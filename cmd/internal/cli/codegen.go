@@ -92,7 +92,7 @@ func (c codegenFlags) single() error {
 }
 
 // program takes a core graph to a backend's program.
-func (c codegenFlags) program(b backend.Backend, g *ir.Graph) (*program.Program, backend.Traits, error) {
+func (c codegenFlags) program(b backend.Backend, g *ir.Graph, threads int) (*program.Program, backend.Traits, error) {
 	t, err := b.Target(c.cpu)
 	if err != nil {
 		return nil, t, err
@@ -101,6 +101,7 @@ func (c codegenFlags) program(b backend.Backend, g *ir.Graph) (*program.Program,
 	if err != nil {
 		return nil, t, err
 	}
+	o.Threads = threads
 	p, err := compiler.Program(g, t, o)
 	if err != nil {
 		return nil, t, fmt.Errorf("lowering: %w", err)

@@ -132,7 +132,7 @@ func (o *compileOptions) run(ctx context.Context) error {
 		return err
 	}
 	b := make()
-	l, err := lowerModel(m, opt, b, o.code)
+	l, err := lowerModel(m, opt, b, o.code, o.threads)
 	if err != nil {
 		return err
 	}

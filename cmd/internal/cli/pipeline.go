@@ -30,7 +30,7 @@ type lowered struct {
 
 // lowerModel takes a model to a program for a backend's CPU, or for each of
 // several.
-func lowerModel(m *onnxfile.Model, o onnx.Options, b backend.Backend, c codegenFlags) (*lowered, error) {
+func lowerModel(m *onnxfile.Model, o onnx.Options, b backend.Backend, c codegenFlags, threads int) (*lowered, error) {
 	cpus := c.each()
 	for _, one := range cpus {
 		if _, err := b.Target(one.cpu); err != nil {
@@ -43,7 +43,7 @@ func lowerModel(m *onnxfile.Model, o onnx.Options, b backend.Backend, c codegenF
 		if err != nil {
 			return nil, inModel(err, m)
 		}
-		p, t, err := one.program(b, x.Graph)
+		p, t, err := one.program(b, x.Graph, threads)
 		if err != nil {
 			return nil, inModel(err, m)
 		}
@@ -103,7 +103,7 @@ func prepareCompiled(b backend.Backend) func(context.Context, *factory, engineOp
 
 // prepareGraph compiles a core graph and opens it on its inputs.
 func prepareGraph(ctx context.Context, f *factory, b backend.Backend, g *ir.Graph, in []*tensor.Tensor, o engineOptions) (*session, error) {
-	p, t, err := o.program(b, g)
+	p, t, err := o.program(b, g, o.threads)
 	if err != nil {
 		return nil, err
 	}

@@ -56,7 +56,7 @@ func (o *planOptions) run(path string) error {
 	if err := o.code.single(); err != nil {
 		return err
 	}
-	l, err := lowerModel(m, opt, make(), o.code)
+	l, err := lowerModel(m, opt, make(), o.code, 1)
 	if err != nil {
 		return err
 	}
