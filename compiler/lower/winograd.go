@@ -474,7 +474,7 @@ func (t *convTile) winogradWeights(l *lowerer, w winograd, ob, per int) *buf {
 		row := make([]float64, w.w.r) // a row of G·g
 		for o := range oc {
 			block := o / lanes
-			first := block%per/ob*ob
+			first := block % per / ob * ob
 			width := min(ob, per-first)
 			first += block / per * per
 			for c := range ic {
