@@ -29,6 +29,7 @@ type printer struct {
 	temps  map[string]string // expression key → C name
 	serial int
 	needs  map[string]bool
+	regs   map[*loop.Reg]string // what stands for a register
 }
 
 func (p *printer) line(format string, args ...any) {
@@ -86,6 +87,9 @@ func (p *printer) expr(e *loop.Expr) string {
 	case loop.VarRef:
 		return e.Var.Name
 	case loop.RegRef:
+		if s := p.regs[e.Reg]; s != "" {
+			return s
+		}
 		return e.Reg.Name
 	case loop.Load:
 		return e.Buf.Name + "[" + p.expr(e.Args[0]) + "]"

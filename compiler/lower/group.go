@@ -16,6 +16,9 @@ type group struct {
 	root   *ir.Value // what is stored
 	anchor *ir.Node
 	rows   []*ir.Node // reductions over the same axes, in order
+	// attention is what lies before the anchor where that is the second product
+	// of a fused attention.
+	attention *attention
 }
 
 // closureLimit bounds how many nodes a fused group may have: kernels beyond
@@ -28,6 +31,7 @@ func (l *lowerer) fuse() {
 	for i, n := range l.g.Nodes {
 		pos[n] = i
 	}
+	l.attentions(pos)
 	for _, n := range l.g.Nodes {
 		v := n.Outputs[0]
 		if l.member[v] != nil {

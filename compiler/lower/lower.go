@@ -256,6 +256,8 @@ func (l *lowerer) nameFused() {
 func (l *lowerer) emit(g *group) error {
 	l.site, l.layer = nil, g.root.Name
 	switch {
+	case g.attention != nil:
+		return l.emitAttention(g)
 	case len(g.rows) > 0:
 		return l.emitRows(g)
 	case g.anchor == nil:

@@ -138,23 +138,30 @@ FN double erf_f64(double x) { return erf(x); }
 #pragma omp declare reduction(max_f64 : double : omp_out = max_f64(omp_out, omp_in)) initializer(omp_priv = omp_orig)
 #pragma omp declare reduction(min_f64 : double : omp_out = min_f64(omp_out, omp_in)) initializer(omp_priv = omp_orig)
 
-/* e^x: x = n·ln2 + r, a polynomial in r (Cephes expf), scaled by 2^n in two
-   steps so that denormals and the largest floats come out right. */
+/* e^x = (2^h)²·e^r with h = round(x/2ln2), |r| ≤ ln2, and a minimax polynomial
+   in r. Two factors 2^h make denormals and the largest floats come out right;
+   h + 127 stands in the low bits of t, ready to be shifted to the exponent. The
+   bounds are put on the bits: as floats they would cost a comparison and a
+   choice each, because of NaN. */
 FN float exp_f32(float x) {
-  x = x > 89.0f ? 89.0f : x;
-  x = x < -104.0f ? -104.0f : x;
-  float t = x * 1.44269504088896341f;
-  float n = (t + 0x1.8p23f) - 0x1.8p23f;
-  float r = (x - n * 0x1.62e4p-1f) - n * 0x1.7f7d1cp-20f;
-  float p = 1.9875691500e-4f;
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
+  i32 up = bits_i32_f32(x);
+  up = up < 0x42b20000 ? up : 0x42b20000; /* 89 */
+  u32 in = (u32)up;
+  in = in < 0xc2d00000u ? in : 0xc2d00000u; /* -104 */
+  float c = bits_f32_u32(in);
+  float t = c * 0x1.715476p-1f + 0x1.8000fep23f;
+  float h = t - 0x1.8000fep23f;
+  float r = (c - h * 0x1.62e4p0f) - h * 0x1.7f7d1cp-19f;
+  float p = 0x1.9b4792p-13f;
+  p = p * r + 0x1.71bedep-10f;
+  p = p * r + 0x1.11285ap-7f;
+  p = p * r + 0x1.5549fep-5f;
+  p = p * r + 0x1.55550ep-3f;
+  p = p * r + 0x1.00000cp-1f;
   p = p * (r * r) + r + 1.0f;
-  i32 k = (i32)n, h = k >> 1;
-  return p * bits_f32_i32((h + 127) << 23) * bits_f32_i32((k - h + 127) << 23);
+  float s = bits_f32_u32(bits_u32_f32(t) << 23);
+  p = p * s * s;
+  return x != x ? x : p;
 }
 
 /* ln x (Cephes logf): x = 2^e·m with m in [√½, √2). */
