@@ -141,7 +141,7 @@ func TestExpressions(t *testing.T) {
 		{loop.Div(loop.Sub(i, loop.Int(3)), 4), "(((i64)((u32)(i + 1) / 4u)) + -1)"},
 		{loop.Mod(loop.Mul(i, -1), 4), "floor_mod((i * -1), 4)"},
 	} {
-		p := &printer{b: &strings.Builder{}, temps: map[string]string{}, needs: map[string]bool{}}
+		p := &printer{b: &strings.Builder{}, temps: map[string]string{}, needs: map[string]bool{}, regs: map[*loop.Reg]string{}}
 		if got := p.expr(c.e); got != c.want {
 			t.Errorf("%s: got %s, want %s", c.e.Key(), got, c.want)
 		}

@@ -65,7 +65,7 @@ func lowered(t *testing.T, g *ir.Graph, o lower.Options) *program.Program {
 		}
 		for i := range want[k].Len() {
 			x, y := got[k].Float(i), want[k].Float(i)
-			if math.Abs(x-y) > within*(1+math.Abs(y)) && !(math.IsNaN(x) && math.IsNaN(y)) {
+			if x != y && !(math.Abs(x-y) <= within*(1+math.Abs(y))) && !(math.IsNaN(x) && math.IsNaN(y)) {
 				t.Fatalf("output %d, element %d: kernels give %v, the evaluator %v", k, i, x, y)
 			}
 		}
