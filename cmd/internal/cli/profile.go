@@ -193,7 +193,7 @@ func (o *benchOptions) roofline(ctx context.Context, cpuName string) (*cpu.Roofl
 func rooflineText(r *cpu.Roofline) string {
 	var sets []string
 	for _, b := range r.Bandwidth {
-		sets = append(sets, fmt.Sprintf("%s %.0f", bytesText(int64(b.Bytes)), b.GBps))
+		sets = append(sets, fmt.Sprintf("%s (%s) %.0f", b.Level, bytesText(int64(b.Bytes)), b.GBps))
 	}
 	return fmt.Sprintf("roofline of this machine, measured just now with loops compiled for %s on %s: %.1f GFLOP/s of f32 multiply-adds, reads in GB/s by working set per thread: %s; tracing costs %d ns per step, which is taken off",
 		r.CPU, plural(r.Threads, "thread"), r.Peak, strings.Join(sets, ", "), r.Probe.Nanoseconds())

@@ -1,18 +1,24 @@
 package cli
 
 import (
+	_ "embed"
 	"fmt"
 	"html/template"
 	"math"
+	"strconv"
 	"strings"
 )
 
-// The plot's size and margins in pixels.
+// The plot's size and margins in units of its own.
 const (
-	plotW, plotH         = 900, 420
-	plotLeft, plotBottom = 60, 40
-	plotTop, plotRight   = 20, 20
+	plotW, plotH         = 960, 480
+	plotLeft, plotBottom = 64, 46
+	plotTop, plotRight   = 20, 24
 )
+
+// colors is how many families have a colour of their own, the last being that
+// of all others.
+const colors = 8
 
 // plotLine is a roof: a bandwidth's slope up to the peak, or a line of the grid.
 type plotLine struct {
@@ -20,35 +26,74 @@ type plotLine struct {
 	Class          string
 }
 
-// plotDot is a step or a label of an axis.
+// plotDot is a step or a text.
 type plotDot struct {
-	X, Y, R float64
-	Text    string
+	X, Y, R       float64
+	Text          string
+	Class, Anchor string
+}
+
+// profileCard is a figure at the head of the page.
+type profileCard struct{ Label, Value string }
+
+// familyView and stepView are rows with their colours.
+type familyView struct {
+	familyProfile
+	Class string
+}
+
+type stepView struct {
+	stepProfile
+	Class     string
+	OfLongest float64 // share of the longest step's time, in percent
 }
 
 // profileView is one profile as the page shows it.
 type profileView struct {
-	Name    string
-	Threads int
-	Roof    string // what was measured, "" if nothing was
+	Name, Threads string
+	Cards         []profileCard
+	Roof          string // what was measured, "" if nothing was
+	Missing       string // steps that are not in the plot
 	*profile
-	ByTime []stepProfile
-	Lines  []plotLine
-	Dots   []plotDot
-	XTicks []plotDot
-	YTicks []plotDot
-	Labels []plotDot
+	ByFamily []familyView
+	ByTime   []stepView
+	Lines    []plotLine
+	Dots     []plotDot
+	XTicks   []plotDot
+	YTicks   []plotDot
+	Labels   []plotDot
+	Legend   []plotDot
 }
 
-func profileViews(models []benchResult) []profileView {
-	var views []profileView
+// The plot's places that the page needs.
+func (profileView) W() int    { return plotW }
+func (profileView) H() int    { return plotH }
+func (profileView) MidX() int { return (plotLeft + plotW - plotRight) / 2 }
+func (profileView) MidY() int { return (plotTop + plotH - plotBottom) / 2 }
+func (profileView) Foot() int { return plotH - 8 }
+
+func profileViews(models []benchResult) []*profileView {
+	var views []*profileView
 	for _, m := range models {
 		if m.Profile == nil {
 			continue
 		}
-		v := profileView{Name: displayName(m.Model), Threads: m.Threads, profile: m.Profile, ByTime: m.Profile.byTime()}
+		v := &profileView{Name: displayName(m.Model), Threads: plural(m.Threads, "thread"), profile: m.Profile, Cards: cards(m)}
+		class := map[string]string{}
+		for i, f := range m.Profile.Families {
+			class[f.Family] = "f" + strconv.Itoa(min(i, colors-1))
+			v.ByFamily = append(v.ByFamily, familyView{f, class[f.Family]})
+		}
+		for _, s := range m.Profile.byTime() {
+			longest := s.US
+			if len(v.ByTime) > 0 {
+				longest = v.ByTime[0].US
+			}
+			v.ByTime = append(v.ByTime, stepView{s, class[s.Family], 100 * s.US / max(longest, 1e-9)})
+		}
 		if m.Profile.Roofline != nil {
 			v.Roof = rooflineText(m.Profile.Roofline)
+			v.Roof = strings.ToUpper(v.Roof[:1]) + v.Roof[1:]
 			v.plot()
 		}
 		views = append(views, v)
@@ -56,7 +101,39 @@ func profileViews(models []benchResult) []profileView {
 	return views
 }
 
-// axis maps a logarithmic range to pixels.
+// cards are the figures of a model that is timed.
+func cards(r benchResult) []profileCard {
+	var list []profileCard
+	add := func(label, format string, v float64) {
+		list = append(list, profileCard{label, fmt.Sprintf(format, v)})
+	}
+	if l := r.Latency; l != nil {
+		add("p50 of "+plural(l.Runs, "run"), "%.3f ms", l.Median)
+		add("p90", "%.3f ms", l.P90)
+		add("p95", "%.3f ms", l.P95)
+		add("p99", "%.3f ms", l.P99)
+		add("shortest", "%.3f ms", l.Min)
+		add("runs per second", "%.1f", l.PerSec)
+	}
+	if r.Peer != nil {
+		add("p50 of "+r.PeerName, "%.3f ms", r.Peer.Median)
+		add(r.PeerName+" to lathe", "%.2f×", *r.Ratio)
+	}
+	if f := r.Footprint; f != nil {
+		add("from opening to the first result", "%.2f ms", f.First)
+		add("peak memory", "%.1f MiB", f.Peak)
+	}
+	if f := r.PeerFootprint; f != nil {
+		add("session of "+r.PeerName, "%.2f ms", f.Open)
+		add("peak memory of "+r.PeerName, "%.1f MiB", f.Peak)
+	}
+	if r.Baseline != nil {
+		add("p50 against the baseline", "%+.1f %%", 100*(r.Latency.Median / *r.Baseline - 1))
+	}
+	return list
+}
+
+// axis maps a logarithmic range to the plot.
 type axis struct{ lo, hi, from, to float64 }
 
 func (a axis) at(v float64) float64 {
@@ -67,81 +144,98 @@ func (a axis) at(v float64) float64 {
 // decades are the powers of ten on an axis.
 func (a axis) decades() []float64 {
 	var list []float64
-	for e := math.Ceil(math.Log10(a.lo)); math.Pow(10, e) <= a.hi*1.0001; e++ {
+	for e := math.Ceil(math.Log10(a.lo) - 1e-9); math.Pow(10, e) <= a.hi*1.0001; e++ {
 		list = append(list, math.Pow(10, e))
 	}
 	return list
 }
 
-// plot lays out flops per second over flops per byte, both logarithmic. Steps
-// without flops are on no such plot.
-func (v *profileView) plot() {
+// axes hold all steps, the peak, and where the fastest memory meets it.
+func (v *profileView) axes() (x, y axis) {
 	r := v.Roofline
-	x := axis{0.01, 1000, plotLeft, plotW - plotRight}
-	y := axis{r.Peak / 1e4, 5 * r.Peak, plotH - plotBottom, plotTop}
+	loX, hiX, loY, hiY := 0.1, 10.0, r.Peak/100, r.Peak
+	for _, s := range v.Steps {
+		if s.onPlot() {
+			ai := float64(s.Flops) / float64(s.Bytes)
+			loX, hiX, loY, hiY = min(loX, ai), max(hiX, ai), min(loY, *s.GFLOPs), max(hiY, *s.GFLOPs)
+		}
+	}
+	for _, b := range r.Bandwidth {
+		hiX = max(hiX, 3*r.Peak/b.GBps)
+	}
+	decade := func(v float64, round func(float64) float64) float64 { return math.Pow(10, round(math.Log10(v))) }
+	return axis{decade(loX, math.Floor), decade(hiX, math.Ceil), plotLeft, plotW - plotRight},
+		axis{decade(loY, math.Floor), 2 * hiY, plotH - plotBottom, plotTop}
+}
+
+// onPlot reports whether a step has a place: flops, bytes and a time.
+func (s stepProfile) onPlot() bool { return s.GFLOPs != nil && s.Flops > 0 && s.Bytes > 0 }
+
+// plot lays out flops per second over flops per byte, both logarithmic.
+func (v *profileView) plot() {
+	x, y := v.axes()
 	for _, d := range x.decades() {
-		v.XTicks = append(v.XTicks, plotDot{X: x.at(d), Y: plotH - plotBottom + 16, Text: fmt.Sprintf("%g", d)})
+		v.XTicks = append(v.XTicks, plotDot{X: x.at(d), Y: plotH - plotBottom + 17, Text: fmt.Sprintf("%g", d)})
 		v.Lines = append(v.Lines, plotLine{x.at(d), plotTop, x.at(d), plotH - plotBottom, "grid"})
 	}
 	for _, d := range y.decades() {
-		v.YTicks = append(v.YTicks, plotDot{X: plotLeft - 6, Y: y.at(d) + 4, Text: fmt.Sprintf("%g", d)})
+		v.YTicks = append(v.YTicks, plotDot{X: plotLeft - 7, Y: y.at(d) + 4, Text: fmt.Sprintf("%g", d)})
 		v.Lines = append(v.Lines, plotLine{plotLeft, y.at(d), plotW - plotRight, y.at(d), "grid"})
 	}
-	for i, b := range r.Bandwidth {
-		// The slope flops/s = intensity * bandwidth, within the axes.
-		from, to := max(x.lo, y.lo/b.GBps), min(x.hi, r.Peak/b.GBps)
-		label := fmt.Sprintf("%s: %.0f GB/s", bytesText(int64(b.Bytes)), b.GBps)
-		v.Lines = append(v.Lines, plotLine{x.at(from), y.at(from * b.GBps), x.at(to), y.at(to * b.GBps), "roof"})
-		// Slopes lie close: each label stands further along than the last.
-		at := min(from*math.Pow(10, 0.75*float64(i)), to)
-		v.Labels = append(v.Labels, plotDot{X: x.at(at) + 4, Y: y.at(at*b.GBps) - 5, Text: label})
-	}
-	fastest := x.hi
-	for _, b := range r.Bandwidth {
-		fastest = min(fastest, r.Peak/b.GBps)
-	}
-	v.Lines = append(v.Lines, plotLine{x.at(fastest), y.at(r.Peak), x.at(x.hi), y.at(r.Peak), "roof"})
-	v.Labels = append(v.Labels, plotDot{X: plotW - plotRight - 110, Y: y.at(r.Peak) - 5, Text: fmt.Sprintf("%.1f GFLOP/s", r.Peak)})
+	v.roofs(x, y)
+	missing := 0
 	for _, s := range v.ByTime {
-		if s.GFLOPs == nil || s.Flops == 0 || s.Bytes == 0 {
+		if !s.onPlot() {
+			missing++
 			continue
 		}
-		text := strings.TrimSpace(fmt.Sprintf("%s %s: %.1f µs, %.1f GFLOP/s, %.1f GB/s", s.Family, s.Values, s.US, *s.GFLOPs, *s.GBs))
-		v.Dots = append(v.Dots, plotDot{x.at(float64(s.Flops) / float64(s.Bytes)), y.at(*s.GFLOPs), math.Round(10*(3+math.Sqrt(s.Share)*2)) / 10, text})
+		text := fmt.Sprintf("%s %s\n%s\n%.1f µs (%.1f %%), %.1f GFLOP/s, %.1f GB/s", s.Family, s.Values, s.Kernel, s.US, s.Share, *s.GFLOPs, *s.GBs)
+		if s.Node != "" {
+			text += "\nnode " + s.Node
+		}
+		if s.Roof != nil {
+			text += fmt.Sprintf("\n%.1f %% of the roofline", *s.Roof)
+		}
+		v.Dots = append(v.Dots, plotDot{X: x.at(float64(s.Flops) / float64(s.Bytes)), Y: y.at(*s.GFLOPs), R: math.Round(10*(3.5+math.Sqrt(s.Share)*2)) / 10, Text: text, Class: s.Class})
+	}
+	if missing > 0 {
+		v.Missing = plural(missing, "step")
+	}
+	for i, f := range v.ByFamily {
+		switch {
+		case i < colors-1:
+			v.Legend = append(v.Legend, plotDot{Text: f.Family, Class: f.Class})
+		case i == colors-1:
+			v.Legend = append(v.Legend, plotDot{Text: "others", Class: f.Class})
+		}
 	}
 }
+
+// roofs draws the peak and a slope for each level of memory: its name along the
+// slope, each further up than the last, and its figure in the corner where fast
+// kernels are not.
+func (v *profileView) roofs(x, y axis) {
+	r := v.Roofline
+	fastest := x.hi
+	for i, b := range r.Bandwidth {
+		from, to := max(x.lo, y.lo/b.GBps), min(x.hi, r.Peak/b.GBps)
+		fastest = min(fastest, to)
+		class := fmt.Sprintf("memory m%d", i)
+		v.Lines = append(v.Lines, plotLine{x.at(from), y.at(from * b.GBps), x.at(to), y.at(to * b.GBps), class})
+		at := from * math.Pow(to/from, 0.04+0.13*float64(i))
+		v.Labels = append(v.Labels, plotDot{X: x.at(at), Y: y.at(at*b.GBps) + 4, Anchor: "middle", Text: b.Level})
+		row := float64(plotH - plotBottom - 18*(len(r.Bandwidth)-i))
+		v.Lines = append(v.Lines, plotLine{plotW - plotRight - 205, row, plotW - plotRight - 165, row, class})
+		v.Labels = append(v.Labels, plotDot{X: plotW - plotRight - 157, Y: row + 4, Anchor: "start", Text: fmt.Sprintf("%s: reads of %.0f GB/s", b.Level, b.GBps)})
+	}
+	v.Lines = append(v.Lines, plotLine{x.at(fastest), y.at(r.Peak), x.at(x.hi), y.at(r.Peak), "roof"})
+	v.Labels = append(v.Labels, plotDot{X: plotW - plotRight - 6, Y: y.at(r.Peak) - 12, Anchor: "end", Text: fmt.Sprintf("%.0f GFLOP/s, multiply-adds of f32", r.Peak)})
+}
+
+//go:embed profilepage.html
+var profileText string
 
 var profilePage = template.Must(template.New("profile").Funcs(template.FuncMap{
 	// A width for a style attribute: a number that cannot hold anything else.
 	"width": func(share float64) template.CSS { return template.CSS(fmt.Sprintf("width:%.2f%%", share)) },
-}).Parse(`<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>Profile</title>
-<style>
-body{font:14px/1.5 system-ui,sans-serif;margin:2em auto;max-width:80em;padding:0 1em;color:#222}
-table{border-collapse:collapse;width:100%}td,th{padding:.2em .6em;text-align:left;border-bottom:1px solid #ddd}
-td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}.bar{background:#69c;height:.8em;min-width:1px}
-td.b{width:14em}svg{max-width:100%;height:auto;font-size:11px}
-.grid{stroke:#e4e4e4}.roof{stroke:#c33;stroke-width:1.5}circle{fill:#69c;fill-opacity:.55;stroke:#246}
-</style>
-{{range .}}<h1>{{.Name}}</h1>
-<p>{{printf "%.1f" .US}} µs in {{len .Steps}} steps, the shortest of {{.Runs}} runs each; code for {{.CPU}}, threads: {{.Threads}}.</p>
-{{if .Roof}}<p>{{.Roof}}. Kernels that need fewer multiplications than the operation has (winograd) can be above the roofline.</p>
-<svg viewBox="0 0 900 420" width="900" height="420" role="img" aria-label="roofline">
-{{range .Lines}}<line class="{{.Class}}" x1="{{.X1}}" y1="{{.Y1}}" x2="{{.X2}}" y2="{{.Y2}}"></line>
-{{end}}{{range .XTicks}}<text x="{{.X}}" y="{{.Y}}" text-anchor="middle">{{.Text}}</text>
-{{end}}{{range .YTicks}}<text x="{{.X}}" y="{{.Y}}" text-anchor="end">{{.Text}}</text>
-{{end}}<text x="480" y="416" text-anchor="middle">flops per byte</text>
-<text x="8" y="14">GFLOP/s</text>
-{{range .Labels}}<text x="{{.X}}" y="{{.Y}}">{{.Text}}</text>
-{{end}}{{range .Dots}}<circle cx="{{.X}}" cy="{{.Y}}" r="{{.R}}"><title>{{.Text}}</title></circle>
-{{end}}</svg>
-{{end}}<h2>Kernel families</h2>
-<table><tr><th class="n">µs<th class="n">share %<th class="n">GFLOP/s<th class="n">GB/s<th class="n">% of roofline<th class="n">steps<th>family<th>time
-{{range .Families}}<tr>{{range .Cells}}<td class="n">{{.}}{{end}}<td class="n">{{.Steps}}<td>{{.Family}}<td class="b"><div class="bar" style="{{width .Share}}"></div>
-{{end}}</table>
-<h2>Steps, the longest first</h2>
-<table><tr><th class="n">µs<th class="n">share %<th class="n">GFLOP/s<th class="n">GB/s<th class="n">% of roofline<th class="n">step<th>family<th>kernel<th>values<th>node<th>time
-{{range .ByTime}}<tr>{{range .Cells}}<td class="n">{{.}}{{end}}<td class="n">{{.Step}}<td>{{.Family}}<td>{{.Kernel}}<td>{{.Values}}<td>{{.Node}}<td class="b"><div class="bar" style="{{width .Share}}"></div>
-{{end}}</table>
-{{end}}</html>
-`))
+}).Parse(profileText))
