@@ -33,6 +33,7 @@ type benchOptions struct {
 	keepOn   bool
 	threads  []int
 	profile  bool
+	errors   bool
 	table    string
 	page     string
 	kernels  string
@@ -73,12 +74,20 @@ session (start ratio), and the peak of resident memory over what the process had
 when its inputs lay ready, beside the peer's over what it had with its library
 loaded (memory ratio). Both ratios are ours to the peer's: less is better.
 
+--errors compares with float64: for each layer, what its own arithmetic adds on
+the inputs that it had, against the bound of its precision, and how far its
+values are from those of the whole network in float64; for each output the
+latter. Errors are the root of the mean square of the differences over that of
+the values. The bound of a layer that amplifies relative errors of its inputs
+(sums that cancel) counts as often as it does.
+
 --fail-if turns a figure into a gate (exit code 6): "ratio<0.5", "p99>20ms",
 "start_ratio>0.1", or, with --baseline, "median>5%" for more than 5 % over the
 baseline.`,
 		Example: `  lathe bench model.onnx --dim N=1
   lathe bench model.onnx --peer auto --threads 2 --json
   lathe bench models/ --peer libonnxruntime.so --keep-going
+  lathe bench model.onnx --errors --precision f32-fast --fail-if 'excess>1'
   lathe bench model.onnx --profile --report profile.html
   lathe bench artifact/ --profile --json
   lathe bench model.onnx --cpu x86-64-v3 --threads 1,2
@@ -121,6 +130,7 @@ baseline.`,
 	fl.StringVar(&o.suite, "suite", "", "file that lists models, groups and variants to time against ONNX Runtime; the argument is the folder that they lie in")
 	fl.StringVar(&o.only, "only", "", "only models of --suite whose path matches this regular expression")
 	fl.StringSliceVar(&o.variants, "variants", nil, "what is timed of each model of --suite instead of what it says, such as f32,bf16,f32@x86-64-v3")
+	fl.BoolVar(&o.errors, "errors", false, "also measure each layer and output against float64")
 	fl.StringVar(&o.page, "report", "", "HTML page that the profile is written to")
 	fl.StringVar(&o.table, "table", "", "Markdown file that the results are written to, with the machine and the versions")
 	fl.StringVar(&o.date, "date", "", "date in the Markdown file (default: today)")
@@ -223,6 +233,9 @@ func (o *benchOptions) all(ctx context.Context, e engine, models []string, base 
 		for _, o.engine.threads = range o.threads {
 			bar.Describe(filepath.Base(filepath.Dir(path)))
 			r, err := o.one(ctx, e, path)
+			if err == nil && o.errors {
+				r.Errors, err = o.errorsOf(ctx, e, path)
+			}
 			bar.Add(1)
 			if err != nil {
 				if len(models) == 1 || !o.keepOn || ctx.Err() != nil {

@@ -18,7 +18,7 @@ type gate struct {
 	rel    bool // in percent over the baseline
 }
 
-var gateForm = regexp.MustCompile(`^\s*([a-z0-9_]+)\s*([<>])\s*(-?[0-9.]+)\s*(ms|us|s|MiB|%|)\s*$`)
+var gateForm = regexp.MustCompile(`^\s*([a-z0-9_]+)\s*([<>])\s*(-?[0-9.]+(?:e-?[0-9]+)?)\s*(ms|us|s|MiB|%|)\s*$`)
 
 // metric is a figure that a gate may name: nil where a result has none.
 type metric struct {
@@ -59,13 +59,24 @@ var gateMetrics = map[string]metric{
 	"ratio":        {"", "--peer", func(r benchResult) *float64 { return r.Ratio }},
 	"start":        footprintMetric("ms", func(f *footprint) *float64 { return &f.First }),
 	"memory":       footprintMetric("MiB", func(f *footprint) *float64 { return &f.Peak }),
+	"error":        errorMetric(func(r *errorReport) *float64 { return &r.Output }),
+	"excess":       errorMetric(func(r *errorReport) *float64 { return &r.Excess }),
 	"start_ratio":  {"", "--peer and --footprint", func(r benchResult) *float64 { return r.StartRatio }},
 	"memory_ratio": {"", "--peer and --footprint", func(r benchResult) *float64 { return r.MemoryRatio }},
 }
 
+func errorMetric(of func(*errorReport) *float64) metric {
+	return metric{"", "--errors", func(r benchResult) *float64 {
+		if r.Errors == nil {
+			return nil
+		}
+		return of(r.Errors)
+	}}
+}
+
 // offers are the flags that give figures.
 func (o *benchOptions) offers() map[string]bool {
-	return map[string]bool{"": true, "--peer": o.peer != "", "--footprint": o.foot, "--peer and --footprint": o.peer != "" && o.foot, "--baseline": o.baseline != ""}
+	return map[string]bool{"": true, "--peer": o.peer != "", "--footprint": o.foot, "--peer and --footprint": o.peer != "" && o.foot, "--baseline": o.baseline != "", "--errors": o.errors}
 }
 
 func parseGates(texts []string, offers map[string]bool) ([]gate, error) {

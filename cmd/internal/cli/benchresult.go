@@ -23,20 +23,21 @@ type latency struct {
 
 // benchResult is one model in --json.
 type benchResult struct {
-	Model         string     `json:"model"`
-	Backend       string     `json:"backend"`
-	Threads       int        `json:"threads"`
-	Latency       *latency   `json:"latency_ms,omitempty"`
-	Peer          *latency   `json:"peer_latency_ms,omitempty"`
-	PeerName      string     `json:"peer,omitempty"`
-	Ratio         *float64   `json:"ratio,omitempty"`
-	Footprint     *footprint `json:"footprint,omitempty"`
-	PeerFootprint *footprint `json:"peer_footprint,omitempty"`
-	StartRatio    *float64   `json:"start_ratio,omitempty"`  // our first result to the peer's session: below 1 lathe is faster
-	MemoryRatio   *float64   `json:"memory_ratio,omitempty"` // our peak to the peer's: below 1 lathe needs less
-	Baseline      *float64   `json:"baseline_median_ms,omitempty"`
-	Profile       *profile   `json:"profile,omitempty"`
-	Error         string     `json:"error,omitempty"`
+	Model         string       `json:"model"`
+	Backend       string       `json:"backend"`
+	Threads       int          `json:"threads"`
+	Latency       *latency     `json:"latency_ms,omitempty"`
+	Peer          *latency     `json:"peer_latency_ms,omitempty"`
+	PeerName      string       `json:"peer,omitempty"`
+	Ratio         *float64     `json:"ratio,omitempty"`
+	Footprint     *footprint   `json:"footprint,omitempty"`
+	PeerFootprint *footprint   `json:"peer_footprint,omitempty"`
+	StartRatio    *float64     `json:"start_ratio,omitempty"`  // our first result to the peer's session: below 1 lathe is faster
+	MemoryRatio   *float64     `json:"memory_ratio,omitempty"` // our peak to the peer's: below 1 lathe needs less
+	Baseline      *float64     `json:"baseline_median_ms,omitempty"`
+	Profile       *profile     `json:"profile,omitempty"`
+	Errors        *errorReport `json:"errors,omitempty"`
+	Error         string       `json:"error,omitempty"`
 
 	before *benchResult // of the baseline
 }
@@ -138,6 +139,9 @@ func (o *benchOptions) report(rep benchReport) error {
 	for _, r := range rep.Models {
 		if r.Profile != nil {
 			r.Profile.print(o.factory, r.Model)
+		}
+		if r.Errors != nil {
+			r.Errors.print(o.factory, r.Model)
 		}
 	}
 	for _, m := range rep.Means {

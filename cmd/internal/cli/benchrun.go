@@ -42,11 +42,7 @@ func (o *benchOptions) subject(path string) (engine, *onnxfile.Model, *conforman
 	if err != nil {
 		return e, nil, nil, err
 	}
-	in := o.inputs
-	if dir := recordedBeside(m.Path); len(in.files) == 0 && dir != "" && len(o.shapes.dims)+len(o.shapes.shapes) == 0 {
-		in.files = []string{dir}
-	}
-	set, err := in.read(o.factory, m, &o.shapes)
+	set, err := o.set(m)
 	if err != nil {
 		m.Close()
 	}
@@ -65,6 +61,16 @@ func (o *benchOptions) local(ctx context.Context, path string) (*local, error) {
 		return nil, err
 	}
 	return &local{s: s, took: time.Since(start), done: func() { m.Close() }}, nil
+}
+
+// set gives the inputs of a model: those that are asked for, else recorded ones
+// that lie beside it, else random values.
+func (o *benchOptions) set(m *onnxfile.Model) (*conformance.Set, error) {
+	in := o.inputs
+	if dir := recordedBeside(m.Path); len(in.files) == 0 && dir != "" && len(o.shapes.dims)+len(o.shapes.shapes) == 0 {
+		in.files = []string{dir}
+	}
+	return in.read(o.factory, m, &o.shapes)
 }
 
 func (l *local) block(ctx context.Context, n int) ([]time.Duration, error) {
