@@ -32,6 +32,7 @@ type verifyOptions struct {
 	summary   bool
 	allowSkip bool
 	perNode   bool
+	toLayer   bool // --bisect
 }
 
 func newVerifyCmd(f *factory) *cobra.Command {
@@ -48,7 +49,10 @@ specialized where a compiled backend needed inputs that act as shapes, axes,
 pads, scales or k bound to their recorded values.
 
 With MODEL it runs the model on given, recorded or random inputs, once on the
-backend and once on the reference (--against), and compares.
+backend and once on the reference (--against), and compares. --per-node compares
+every node's value, with nothing fused. --bisect leaves the kernels as they are
+and names the first layer whose value differs, and the first that is not what the
+evaluator makes of that layer's own inputs.
 
 Exit codes: 5 if any case fails, 0 if none does.`,
 		Example: `  lathe verify --testdata cases/node --backend eval
@@ -56,6 +60,7 @@ Exit codes: 5 if any case fails, 0 if none does.`,
   lathe verify model.onnx --backend core --against peer --dim N=1
   lathe verify model.onnx --testdata test_data_set_0
   lathe verify model.onnx --backend cpu --per-node --input test_data_set_0
+  lathe verify model.onnx --backend cpu --bisect --precision f32-fast --rtol 1e-5
   lathe verify model.onnx --cpu x86-64-v3`,
 		Args: args(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, a []string) error {
@@ -80,6 +85,7 @@ Exit codes: 5 if any case fails, 0 if none does.`,
 	fl.BoolVar(&o.summary, "summary", false, "print counts by operator family and by reason of refusal instead of cases")
 	fl.BoolVar(&o.allowSkip, "allow-skip", false, "a model check that could not be made is no failure")
 	fl.BoolVar(&o.perNode, "per-node", false, "compare every node's outputs with the reference evaluator")
+	fl.BoolVar(&o.toLayer, "bisect", false, "find the first layer, and its kernels, that differs from the reference")
 	fl.StringVar(&o.engine.peer, "peer", "", "path of ONNX Runtime's library (default: looked for)")
 	o.engine.registerThreads(fl)
 	o.engine.register(fl)
@@ -94,6 +100,9 @@ func (o *verifyOptions) run(ctx context.Context) error {
 	}
 	if o.model != "" {
 		return o.verifyModel(ctx)
+	}
+	if o.perNode || o.toLayer {
+		return fault.New(fault.Usage, "--per-node and --bisect look into one model").Hint("lathe verify MODEL --bisect --testdata DIR")
 	}
 	e, err := findEngine(o.resolveBackend(o.backend))
 	if err == nil {
@@ -193,6 +202,12 @@ func (o *verifyOptions) verifyModel(ctx context.Context) error {
 		return err
 	}
 	defer m.Close()
+	switch {
+	case o.toLayer && o.perNode:
+		return fault.New(fault.Usage, "--per-node and --bisect are two ways to look into a model").Hint("give one of them")
+	case o.toLayer:
+		return o.bisect(ctx, e, m)
+	}
 	if o.perNode {
 		return o.nodes(ctx, e, m)
 	}
