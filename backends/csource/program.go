@@ -234,8 +234,16 @@ func steps(p *program.Program, u *units, t backend.Traits, prefix string) string
 	return b.String()
 }
 
-// divided reports whether threads share a kernel's work: it has a loop for it.
-func divided(k *loop.Kernel, _ backend.Traits) bool { return k.ParallelLoop() != nil }
+// worthNS is the least time of a kernel that threads share: to hand work over
+// and to wait for it takes about 700 ns.
+const worthNS = 3000
+
+// divided reports whether threads share a kernel's work: it has a loop for
+// that, and enough to do, as a machine with caches that hold its data does it.
+func divided(k *loop.Kernel, t backend.Traits) bool {
+	ns := k.Flops/int64(4*max(t.Lanes, 1)) + k.Bytes/6
+	return k.ParallelLoop() != nil && ns >= worthNS
+}
 
 func step(b *strings.Builder, i int, s program.Step, t backend.Traits) {
 	var args []string

@@ -1,14 +1,21 @@
 /* What the artifacts of a process have in common: the CPUs, and how many
    threads are in a run. Each library has a count; all use that of the first
    which was loaded, found by the note that every library carries. */
-static atomic_int own_callers __attribute__((used));
-static atomic_int *callers = &own_callers;
-static void *first; /* the library that has the count, held in place */
+struct process {
+  atomic_int callers;
+  atomic_int cpus;   /* that the process may use; 0 until they are counted */
+#if defined(__linux__)
+  cpu_set_t may;     /* before any thread was pinned */
+#endif
+};
+static struct process own_process __attribute__((used));
+static struct process *process = &own_process;
+static void *first; /* the library whose count it is, held in place */
 
 #if defined(__linux__)
-__asm__(".pushsection .note.lathe,\"a\",%note\n .balign 4\n .long 6, 4, 1\n .asciz \"lathe\"\n .balign 4\n .long own_callers - .\n .popsection");
+__asm__(".pushsection .note.lathe,\"a\",%note\n .balign 4\n .long 6, 4, 1\n .asciz \"lathe\"\n .balign 4\n .long own_process - .\n .popsection");
 
-struct found { const char *name; atomic_int *count; };
+struct found { const char *name; struct process *process; };
 
 static int look(struct dl_phdr_info *o, size_t size, void *to) {
   (void)size;
@@ -21,7 +28,7 @@ static int look(struct dl_phdr_info *o, size_t size, void *to) {
       if (h[0] == 6 && h[1] == 4 && h[2] == 1 && !memcmp(p + 12, "lathe", 6)) {
         i32 off;
         memcpy(&off, p + 20, 4);
-        *(struct found *)to = (struct found){o->dlpi_name, (atomic_int *)(p + 20 + off)};
+        *(struct found *)to = (struct found){o->dlpi_name, (struct process *)(p + 20 + off)};
         return 1;
       }
       p += 12 + ((h[0] + 3) & ~3u) + ((h[1] + 3) & ~3u);
@@ -33,9 +40,10 @@ static int look(struct dl_phdr_info *o, size_t size, void *to) {
 /* Runs under the loader's lock: nothing that is found goes away meanwhile. */
 static void meet(void) {
   struct found f = {0, 0};
-  if (!dl_iterate_phdr(look, &f) || f.count == &own_callers) return;
+  sched_getaffinity(0, sizeof own_process.may, &own_process.may);
+  if (!dl_iterate_phdr(look, &f) || f.process == &own_process) return;
   if (f.name && *f.name && !(first = dlopen(f.name, RTLD_LAZY | RTLD_NOLOAD))) return;
-  callers = f.count;
+  process = f.process;
 }
 #else
 static void meet(void) {}
@@ -47,11 +55,10 @@ static int count_cpus(void) {
 #if defined(LATHE_CPUS)
   return LATHE_CPUS;
 #elif defined(__linux__)
-  cpu_set_t set;
   int n = 1;
   long quota = -1, period = 100000;
   FILE *f;
-  if (!sched_getaffinity(0, sizeof set, &set)) n = CPU_COUNT(&set);
+  n = CPU_COUNT(&process->may);
   if ((f = fopen("/sys/fs/cgroup/cpu.max", "re"))) {
     if (fscanf(f, "%ld %ld", &quota, &period) != 2) quota = -1;
     fclose(f);
@@ -72,8 +79,7 @@ static int count_cpus(void) {
 }
 
 static int usable_cpus(void) {
-  static atomic_int known;
-  int n = atomic_load_explicit(&known, memory_order_relaxed);
-  if (!n) atomic_store(&known, n = count_cpus());
+  int n = atomic_load_explicit(&process->cpus, memory_order_relaxed);
+  if (!n) atomic_store(&process->cpus, n = count_cpus());
   return n;
 }

@@ -52,18 +52,18 @@ API int NAME(run)(const void *const *inputs, void *const *outputs, void *workspa
   if (!W && NAME(load)(0)) return 1;
   pin_caller();
   lathe_scratch = (char *)workspace + V->workspace;
-  atomic_fetch_add_explicit(callers, 1, memory_order_relaxed);
+  atomic_fetch_add_explicit(&process->callers, 1, memory_order_relaxed);
   V->steps(inputs, outputs, workspace, W);
-  atomic_fetch_sub_explicit(callers, 1, memory_order_relaxed);
+  atomic_fetch_sub_explicit(&process->callers, 1, memory_order_relaxed);
   return 0;
 }
 
 __attribute__((constructor)) static void begin(void) {
   const char *s;
+  meet();
   choose((s = getenv("LATHE_CPU")) && *s ? s : 0);
   if ((s = getenv("LATHE_THREADS")) && *s) set_threads(atoi(s));
   if (set_pins((s = getenv("LATHE_PIN")) && *s ? s : LATHE_PIN)) say("none of the CPUs %s can be used", s ? s : LATHE_PIN);
-  meet();
   pthread_atfork(0, 0, pool_child);
 }
 

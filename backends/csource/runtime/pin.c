@@ -39,11 +39,9 @@ static int parse_cpus(const char *s, cpu_set_t *to) {
 }
 
 static int set_pins(const char *list) {
-  cpu_set_t may, want;
+  cpu_set_t may = process->may, want = may;
   pins.n = 0;
   if (!list || !*list || !strcmp(list, "off")) return 0;
-  if (sched_getaffinity(0, sizeof may, &may)) return 1;
-  want = may;
   if (strcmp(list, "auto") && !parse_cpus(list, &want)) return 1;
   int n = 0;
   for (int pass = 0; pass < 2; pass++) /* one thread of each core, then the others */

@@ -3,7 +3,9 @@
    delays nobody. Workers spin for a short while after a region and then sleep.
    One region runs at a time; a caller that finds the pool busy runs alone. A
    region takes no more workers than its caller's share of the CPUs: callers of
-   all artifacts in the process count themselves (see callers.c). */
+   all artifacts in the process count themselves (see callers.c). Where other
+   processes have the CPUs, workers are a burden: regions then run alone, but
+   for a few now and then that try again. */
 #define MAX_THREADS 64
 #define LINE 64 /* bytes that CPUs exchange at once */
 
@@ -12,9 +14,7 @@ int lathe_threads = LATHE_THREADS;
 
 static struct {
   pthread_t id;
-  pthread_mutex_t lock;
-  pthread_cond_t wake;
-  atomic_int asleep;
+  atomic_int asleep __attribute__((aligned(LINE)));
 } workers[MAX_THREADS];
 
 static struct {
@@ -35,9 +35,8 @@ static struct {
   int limit;             /* workers beyond it have no part in the region */
   int started;           /* threads, the caller included */
   atomic_int stop;
-  pthread_mutex_t region, end;
-  pthread_cond_t ended;
-} pool = {.region = PTHREAD_MUTEX_INITIALIZER, .end = PTHREAD_MUTEX_INITIALIZER, .ended = PTHREAD_COND_INITIALIZER};
+  pthread_mutex_t region;
+} pool = {.region = PTHREAD_MUTEX_INITIALIZER};
 
 static inline void relax(void) {
 #if defined(__x86_64__)
@@ -59,40 +58,38 @@ static inline u64 ticks(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC
 static inline u64 moment(void) { return 50000; }
 #endif
 
-/* Takes chunks of the current region until there are none. */
-static void work(int t) {
-  for (;;) {
+/* Sleeps until a word is no longer 1; wakes who sleeps on it. */
+#if defined(__linux__)
+static void doze(atomic_int *w) { syscall(SYS_futex, w, 128 /* FUTEX_WAIT_PRIVATE */, 1, 0, 0, 0); }
+static void rouse(atomic_int *w) { syscall(SYS_futex, w, 129 /* FUTEX_WAKE_PRIVATE */, 1, 0, 0, 0); }
+#else
+static void doze(atomic_int *w) { struct timespec t = {0, 50000}; if (atomic_load(w) == 1) nanosleep(&t, 0); }
+static void rouse(atomic_int *w) { (void)w; }
+#endif
+
+/* Takes chunks of the current region until there are none; gives how many. */
+static u32 work(int t) {
+  for (u32 taken = 0;;) {
     u64 s = atomic_load_explicit(&pool.ticket, memory_order_acquire);
     region_fn fn = pool.fn;
     void *const *args = pool.args;
     char *scratch = pool.scratch;
     size_t size = pool.scratch_size;
     i64 n = pool.n, chunks = pool.chunks, c = chunks - (i64)(u32)s;
-    if (!(u32)s) return;
+    if (!(u32)s) return taken;
     if (!atomic_compare_exchange_weak(&pool.ticket, &s, s - 1)) continue;
     if (t) lathe_scratch = scratch + (size_t)t * size;
     fn(args, n * c / chunks, n * (c + 1) / chunks);
-    if (atomic_fetch_add(&pool.done, 1) + 1 == (u32)chunks && t && atomic_load(&pool.waiting)) {
-      pthread_mutex_lock(&pool.end);
-      pthread_cond_signal(&pool.ended);
-      pthread_mutex_unlock(&pool.end);
-    }
+    taken++;
+    if (atomic_fetch_add(&pool.done, 1) + 1 == (u32)chunks && t && atomic_exchange(&pool.waiting, 0)) rouse(&pool.waiting);
   }
 }
 
 static u32 current(void) { return (u32)(atomic_load(&pool.ticket) >> 32); }
 
-static void sleep_until_another(int t, u32 seen) {
-  pthread_mutex_lock(&workers[t].lock);
-  atomic_store(&workers[t].asleep, 1);
-  while (current() == seen) pthread_cond_wait(&workers[t].wake, &workers[t].lock);
-  atomic_store(&workers[t].asleep, 0);
-  pthread_mutex_unlock(&workers[t].lock);
-}
-
 /* How many workers a caller may have: its share of the CPUs, less itself. */
 static int helpers(void) {
-  int c = atomic_load_explicit(callers, memory_order_relaxed);
+  int c = atomic_load_explicit(&process->callers, memory_order_relaxed);
   int share = (c > 1 ? usable_cpus() / c : usable_cpus()) - 1;
   return share < lathe_threads - 1 ? share : lathe_threads - 1;
 }
@@ -106,7 +103,10 @@ static void *worker(void *arg) {
     for (int spin = 1; current() == seen; spin++) {
       relax();
       if (spin % 16) continue;
-      if (ticks() - start > moment() || t > helpers()) sleep_until_another(t, seen);
+      if (ticks() - start < moment() && t <= helpers()) continue;
+      atomic_store(&workers[t].asleep, 1);
+      while (current() == seen && atomic_load(&workers[t].asleep)) doze(&workers[t].asleep);
+      atomic_store(&workers[t].asleep, 0);
     }
     seen = current();
     if (atomic_load(&pool.stop)) return 0;
@@ -119,10 +119,7 @@ static void publish(u32 chunks, int limit) {
   pool.limit = limit;
   atomic_store(&pool.ticket, ((u64)current() + 1) << 32 | chunks);
   for (int t = 1; t <= limit; t++) {
-    if (!atomic_load(&workers[t].asleep)) continue;
-    pthread_mutex_lock(&workers[t].lock);
-    pthread_cond_signal(&workers[t].wake);
-    pthread_mutex_unlock(&workers[t].lock);
+    if (atomic_load(&workers[t].asleep) && atomic_exchange(&workers[t].asleep, 0)) rouse(&workers[t].asleep);
   }
 }
 
@@ -145,8 +142,6 @@ static void start_workers(int wanted) {
   pthread_sigmask(SIG_SETMASK, &all, &old);
   if (!pool.started) pool.started = 1;
   for (int t = pool.started; t <= wanted; t = ++pool.started) {
-    pthread_mutex_init(&workers[t].lock, 0);
-    pthread_cond_init(&workers[t].wake, 0);
     atomic_store(&workers[t].asleep, 0);
     if (pthread_create(&workers[t].id, 0, worker, (void *)(intptr_t)t)) break;
   }
@@ -167,17 +162,38 @@ static void await(u32 chunks) {
   for (int spin = 1; atomic_load(&pool.done) < chunks; spin++) {
     relax();
     if (spin % 16 || ticks() - start < moment()) continue;
-    pthread_mutex_lock(&pool.end);
     atomic_store(&pool.waiting, 1);
-    while (atomic_load(&pool.done) < chunks) pthread_cond_wait(&pool.ended, &pool.end);
+    while (atomic_load(&pool.done) < chunks && atomic_load(&pool.waiting)) doze(&pool.waiting);
     atomic_store(&pool.waiting, 0);
-    pthread_mutex_unlock(&pool.end);
   }
+}
+
+/* How sharing went of late. Regions are tried by eights: if workers did nothing
+   in them, or held the caller up in more than two, it goes on alone for a while,
+   each time longer. */
+static struct { int pause, alone, tried, late, helped; } lately;
+
+static void learn(u64 own, u64 waited, int helped) {
+  lately.tried++;
+  lately.helped += helped;
+  lately.late += waited > own / 2 + moment() / 8;
+  if (waited > 4 * moment()) lately.late = 8;
+  if (lately.tried < 8 && lately.late < 3) return;
+  if (lately.late > 2 || !lately.helped) lately.pause = lately.pause < 512 ? 2 * lately.pause + 16 : 1024;
+  else lately.pause /= 4;
+  lately.alone = lately.pause;
+  lately.tried = lately.late = lately.helped = 0;
 }
 
 void lathe_region(region_fn f, void *const *args, i64 n) {
   int limit = helpers();
   if (limit < 1 || pthread_mutex_trylock(&pool.region)) { f(args, 0, n); return; }
+  if (lately.alone > 0) {
+    lately.alone--;
+    pthread_mutex_unlock(&pool.region);
+    f(args, 0, n);
+    return;
+  }
   start_workers(limit);
   if (limit > pool.started - 1) limit = pool.started - 1;
   i64 chunks = (i64)(limit + 1) * 4;
@@ -185,19 +201,20 @@ void lathe_region(region_fn f, void *const *args, i64 n) {
   pool.chunks = (u32)(n < chunks ? n : chunks);
   u32 all = pool.chunks;
   atomic_store(&pool.done, 0);
+  u64 begin = ticks();
   publish(all, limit);
-  work(0);
+  u32 own = work(0);
+  u64 mine = ticks();
   await(all);
+  learn(mine - begin, ticks() - mine, own < all);
   pthread_mutex_unlock(&pool.region);
 }
 
 /* A child of fork has no workers, and no caller but the one that forked. */
 static void pool_child(void) {
   pthread_mutex_t fresh = PTHREAD_MUTEX_INITIALIZER;
-  pthread_cond_t none = PTHREAD_COND_INITIALIZER;
-  pool.region = pool.end = fresh;
-  pool.ended = none;
+  pool.region = fresh;
   pool.started = 0;
   atomic_store(&pool.ticket, 0);
-  atomic_store(callers, 0);
+  atomic_store(&process->callers, 0);
 }
