@@ -107,7 +107,7 @@ func (c *attentionKernel) schedule(l *lowerer) {
 				if !l.fits(q, false) || !l.fits(v, false) {
 					continue
 				}
-				cost := tileCost(q, (keys+c.lanes-1)/c.lanes, 1, c.m, c.d, false) + tileCost(v, c.vw/c.lanes, 1, c.m, keys, false)
+				cost := l.tileCost(q, (keys+c.lanes-1)/c.lanes, 1, c.m, c.d, false) + l.tileCost(v, c.vw/c.lanes, 1, c.m, keys, false)
 				if cost < best {
 					best, c.tm, c.obq, c.obv = cost, tm, obq, obv
 				}

@@ -36,7 +36,7 @@ func (l *lowerer) tiles(cb, rows, cols, steps int, lanes bool) []tileShape {
 		for tr := 1; tr <= min(rows, 4); tr++ {
 			for tw := 1; tw <= min(cols, 28); tw++ {
 				if t := (tileShape{ob, tr, tw}); l.fits(t, lanes) {
-					all = append(all, scored{t, tileCost(t, cb, rows, cols, steps, lanes)})
+					all = append(all, scored{t, l.tileCost(t, cb, rows, cols, steps, lanes)})
 				}
 			}
 		}
@@ -61,11 +61,18 @@ func (l *lowerer) fits(t tileShape, lanes bool) bool {
 	return acc+extra <= max(l.o.Regs, 16) && acc+2 <= max(l.o.Regs, 16)
 }
 
-func tileCost(t tileShape, cb, rows, cols, steps int, lanes bool) float64 {
+// tileCost estimates a tiled contraction, in multiply-adds of a vector. Units
+// for half-wide vectors come in pairs, and then a multiply-add costs as much as
+// a load; a whole wide vector takes both units, and broadcasts half of that.
+func (l *lowerer) tileCost(t tileShape, cb, rows, cols, steps int, lanes bool) float64 {
 	one := func(ob, tr, tw int) float64 {
 		p := float64(tr * tw)
 		o := float64(ob)
-		inner := max(o*p, 8, o+p/2) // a chain of sums has a latency of 4 at 2 a cycle
+		broadcast := 1.0
+		if l.o.Lanes >= 16 {
+			broadcast = 0.5
+		}
+		inner := max(o*p, 8, o+p*broadcast) // a chain of sums has a latency of 4 at 2 a cycle
 		if lanes {
 			inner = max(p, 8, 1+p)
 		}
