@@ -20,7 +20,7 @@ import (
 )
 
 var (
-	walks = flag.Int("walks", 24, "how many graphs to run with random schedules")
+	walks = flag.Int("walks", 30, "how many graphs to run with random schedules")
 	step  = flag.String("cpu", "", "the CPU that random schedules are compiled for")
 )
 
