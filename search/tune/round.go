@@ -1,0 +1,294 @@
+package tune
+
+import (
+	"context"
+	"slices"
+
+	"github.com/lathe-ml/lathe/compiler/program"
+	"github.com/lathe-ml/lathe/compiler/schedule"
+)
+
+// least is the share of the largest potential below which a site waits.
+const least = 0.05
+
+// batch picks a change for every site that is worth one. What would move the
+// layouts of other sites is queued to be judged alone, one change of a site at
+// a time.
+func (t *tuner) batch() []candidate {
+	most := 0.0
+	for _, q := range t.order {
+		most = max(most, q.potential())
+	}
+	queued := map[string]bool{}
+	for _, c := range t.solos {
+		queued[c.key] = true
+	}
+	var out []candidate
+	for _, q := range t.order {
+		if q.potential() == 0 || q.potential() < least*most {
+			continue
+		}
+		alone := func(c schedule.Choice) bool { return c.Form != q.chosen.Form && !t.isLocal(q, c) }
+		for {
+			c, ok := q.next(t.rng, t.explore, func(c schedule.Choice) bool { return !queued[q.key] || !alone(c) })
+			if !ok {
+				q.done = !queued[q.key]
+				break
+			}
+			q.tried[c] = true
+			if !alone(c) {
+				out = append(out, candidate{key: q.key, Choice: c})
+				break
+			}
+			t.solos = append(t.solos, candidate{q.key, c, true})
+			queued[q.key] = true
+		}
+	}
+	return out
+}
+
+// solo takes the most promising of the changes that are judged alone.
+func (t *tuner) solo() candidate {
+	best := 0
+	for i, c := range t.solos {
+		if t.sites[c.key].us > t.sites[t.solos[best].key].us {
+			best = i
+		}
+	}
+	c := t.solos[best]
+	t.solos = slices.Delete(t.solos, best, best+1)
+	return c
+}
+
+// explore lowers a choice at a site to learn its neighbours.
+func (t *tuner) explore(q *site, c schedule.Choice) {
+	p, legal, err := t.lower([]candidate{{key: q.key, Choice: c}})
+	if err == nil && len(legal) > 0 {
+		q.around(siteOf(p, q.key))
+	}
+}
+
+func siteOf(p *program.Program, key string) schedule.Site {
+	for _, s := range p.Sites {
+		if s.Key == key {
+			return s
+		}
+	}
+	return schedule.Site{}
+}
+
+// isLocal reports whether a form leaves all kernels of other sites as they are
+// in the incumbent's program.
+func (t *tuner) isLocal(q *site, c schedule.Choice) bool {
+	if local, ok := q.local[c.Form]; ok {
+		return local
+	}
+	p, legal, err := t.lower([]candidate{{key: q.key, Choice: c}})
+	local := err == nil && len(legal) > 0 && sameBut(q.key, t.inc.Program, p)
+	if q.local == nil {
+		q.local = map[string]bool{}
+	}
+	q.local[c.Form] = local
+	return local
+}
+
+// sameBut reports whether two programs differ in the kernels of one site only.
+func sameBut(key string, a, b *program.Program) bool {
+	if len(a.Steps) != len(b.Steps) {
+		return false
+	}
+	for i := range a.Steps {
+		x, y := a.Steps[i], b.Steps[i]
+		if x.Site != y.Site || x.Site != key && x.Kernel.String() != y.Kernel.String() {
+			return false
+		}
+	}
+	return true
+}
+
+// trial measures changes against the incumbent and gives those that won. If
+// their program is wrong, the halves are tried alone.
+func (t *tuner) trial(ctx context.Context, changes []candidate) ([]candidate, error) {
+	p, changes, err := t.lower(changes)
+	if err != nil || len(changes) == 0 {
+		return nil, err
+	}
+	b, err := t.open(ctx, p)
+	if t.refusedBuild(err) {
+		if len(changes) == 1 {
+			t.reject(changes[0], err)
+			return nil, nil
+		}
+		half := len(changes) / 2
+		a, err := t.trial(ctx, changes[:half])
+		if err != nil {
+			return nil, err
+		}
+		more, err := t.trial(ctx, changes[half:])
+		return append(a, more...), err
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer b.Close()
+	s, err := t.measure(ctx, t.inc, b)
+	if err != nil {
+		return nil, err
+	}
+	t.clockIn(s[0])
+	var won []candidate
+	for _, c := range changes {
+		t.trials++
+		q := t.sites[c.key]
+		made := siteOf(p, c.key)
+		c.Choice = made.Chosen
+		old, now := versus(c, s[0], s[1], both)
+		ratio := q.ratio * now / old
+		q.dry++
+		q.learn(c.Choice, ratio)
+		q.around(made)
+		t.o.Book.Add(t.record(c, old/q.ratio, ratio, s[1].runs))
+		if c.Choice != q.chosen && wins(c, s[0], s[1], margin) {
+			won = append(won, c)
+		}
+	}
+	return won, nil
+}
+
+// reject notes a change that makes a wrong program.
+func (t *tuner) reject(c candidate, err error) {
+	t.sites[c.key].refuse(c.Choice)
+	t.wrong = append(t.wrong, c.key+": "+c.String()+": "+err.Error())
+}
+
+// clockIn notes what the incumbent's sites take.
+func (t *tuner) clockIn(s *sample) {
+	for _, q := range t.order {
+		q.us = s.site(q.key, both)
+	}
+}
+
+// versus gives a site's time before and after a change. Of a change that moves
+// layouts, all that the program gained or lost counts.
+func versus(c candidate, inc, b *sample, half int) (old, now float64) {
+	old, now = inc.site(c.key, half), b.site(c.key, half)
+	if c.solo {
+		now = old + b.total(half) - inc.total(half)
+	}
+	return max(old, leastUS), max(now, leastUS)
+}
+
+// wins reports whether a change is faster by a share in both halves.
+func wins(c candidate, inc, b *sample, by float64) bool {
+	for half := range 2 {
+		old, now := versus(c, inc, b, half)
+		if now > old*(1-by) || now > old-clock*float64(inc.calls(c.key)) {
+			return false
+		}
+	}
+	return true
+}
+
+// faster reports whether a whole program is faster in both halves.
+func faster(a, b *sample) bool {
+	return b.total(0) < a.total(0) && b.total(1) < a.total(1)
+}
+
+// confirm measures the changes that won once more, without the others, and
+// takes those that win again, if the whole program is faster with them.
+func (t *tuner) confirm(ctx context.Context, won []candidate) error {
+	if len(won) == 0 {
+		return nil
+	}
+	p, won, err := t.lower(won)
+	if err != nil || len(won) == 0 {
+		return err
+	}
+	b, err := t.open(ctx, p)
+	if t.refusedBuild(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	s, err := t.measure(ctx, t.base, t.inc, b)
+	if err != nil {
+		b.Close()
+		return err
+	}
+	var again []candidate
+	for _, c := range won {
+		ratio := t.share(c, s)
+		if wins(c, s[1], s[2], margin/2) && ratio < 1 {
+			again = append(again, c)
+		}
+		t.sites[c.key].learn(c.Choice, ratio)
+		t.o.Book.Add(t.record(c, s[0].site(c.key, both), ratio, 2*s[2].runs)) // a second time
+	}
+	switch {
+	case len(again) == len(won) && faster(s[1], s[2]):
+		t.accept(b, won, s)
+		return nil
+	case len(again) == len(won) && len(won) > 1: // together they are slower
+		b.Close()
+		if err := t.confirm(ctx, won[:len(won)/2]); err != nil {
+			return err
+		}
+		return t.confirm(ctx, won[len(won)/2:])
+	case len(again) == len(won):
+		again = nil
+	}
+	b.Close()
+	return t.confirm(ctx, again)
+}
+
+// share is the site's time with a change over the heuristic's; s are the
+// heuristic's, the incumbent's and the changed program.
+func (t *tuner) share(c candidate, s []*sample) float64 {
+	if c.solo {
+		old, now := versus(c, s[1], s[2], both)
+		return t.sites[c.key].ratio * now / old
+	}
+	return s[2].site(c.key, both) / max(s[0].site(c.key, both), leastUS)
+}
+
+// accept makes a program the incumbent.
+func (t *tuner) accept(b *build, changes []candidate, s []*sample) {
+	for _, c := range changes {
+		ratio := t.share(c, s)
+		t.o.Book.Keep(t.record(c, s[0].site(c.key, both), ratio, s[2].runs))
+		t.choose(c, ratio)
+	}
+	t.adopt(b)
+	t.clockIn(s[2])
+	t.ratio = s[2].total(both) / s[0].total(both)
+}
+
+// choose makes a change a part of the incumbent.
+func (t *tuner) choose(c candidate, ratio float64) {
+	q := t.sites[c.key]
+	if q.chosen.Form != c.Form {
+		for _, other := range t.order {
+			other.local = nil // what moves others depends on their forms
+		}
+	}
+	q.chosen, q.ratio, q.dry, q.done = c.Choice, ratio, 0, false
+	q.learn(c.Choice, ratio)
+	t.picks[c.key] = c.Choice
+}
+
+// adopt replaces the incumbent.
+func (t *tuner) adopt(b *build) {
+	if t.inc != t.base && t.inc != b {
+		t.inc.Close()
+	}
+	t.inc = b
+}
+
+func (t *tuner) record(c candidate, heuristic, ratio float64, runs int) schedule.Record {
+	round := func(us float64) float64 { return float64(int64(max(us, leastUS)*1e3+0.5)) / 1e3 }
+	return schedule.Record{
+		Key: c.key, Target: t.o.Target, Space: schedule.SpaceVersion, Schedule: c.String(),
+		Micros: round(heuristic * ratio), Heuristic: round(heuristic), Runs: runs, Lathe: t.o.Lathe,
+	}
+}
