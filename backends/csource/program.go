@@ -78,7 +78,7 @@ func Program(vs []backend.Variant, weights int, o backend.Options) []backend.Sou
 		add := func(file, text string) {
 			out = append(out, backend.Source{Name: prefix + file, Text: []byte(text), Flags: v.Traits.Flags})
 		}
-		u := printKernels(v.Program.Kernels, v.Traits)
+		u := printKernels(v.Program.Kernels, v.Traits, o.Separate)
 		add("steps.c", steps(v.Program, u, v.Traits, prefix))
 		for i, f := range u.files {
 			var b strings.Builder

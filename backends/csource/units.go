@@ -29,7 +29,7 @@ type unit struct {
 	text    string
 }
 
-func printKernels(kernels []*loop.Kernel, t backend.Traits) *units {
+func printKernels(kernels []*loop.Kernel, t backend.Traits, separate bool) *units {
 	u := &units{same: map[*loop.Kernel]*loop.Kernel{}}
 	printed := map[string]*loop.Kernel{}
 	var f []*loop.Kernel
@@ -52,7 +52,7 @@ func printKernels(kernels []*loop.Kernel, t backend.Traits) *units {
 		u.own = append(u.own, k)
 		f = append(f, k)
 		b.WriteString("\n" + text)
-		if len(f) >= kernelsPerFile && b.Len() >= bytesPerFile {
+		if separate || len(f) >= kernelsPerFile && b.Len() >= bytesPerFile {
 			end()
 		}
 	}

@@ -24,7 +24,7 @@ func scaling(n int, factor float64, par bool) *loop.Kernel {
 func TestUnits(t *testing.T) {
 	a, b := scaling(100, 2, true), scaling(200, 2, true)
 	others := []*loop.Kernel{scaling(100, 3, true), scaling(100, 2, false), scaling(200, 2, false)}
-	u := printKernels(append([]*loop.Kernel{a, b}, others...), backend.Traits{})
+	u := printKernels(append([]*loop.Kernel{a, b}, others...), backend.Traits{}, false)
 	if u.same[b] != a || len(u.same) != 1 || len(u.own) != 4 {
 		t.Errorf("%d kernels have functions, %d share one", len(u.own), len(u.same))
 	}
@@ -32,7 +32,7 @@ func TestUnits(t *testing.T) {
 	for i := range 1000 {
 		many = append(many, scaling(100, float64(i), true))
 	}
-	u = printKernels(many, backend.Traits{})
+	u = printKernels(many, backend.Traits{}, false)
 	total := 0
 	for i, f := range u.files {
 		n := strings.Count(f.text, "\nvoid k_")

@@ -54,8 +54,11 @@ type Options struct {
 	CacheDir   string // "" for none
 	Compiler   string // "" finds one
 	KeepSource bool
-	Manifest   map[string]any // more entries for manifest.json
-	Progress   func(done, total int, what string)
+	// Separate asks for a source of its own for each kernel: programs that share
+	// most kernels, built one after the other, then share their objects.
+	Separate bool
+	Manifest map[string]any // more entries for manifest.json
+	Progress func(done, total int, what string)
 }
 
 // Session is an opened artifact or an interpreted program. Run reads inputs and

@@ -119,7 +119,7 @@ func (o *benchOptions) artifact(ctx context.Context, b backend.Backend, m *onnxf
 	if err != nil {
 		return nil, err
 	}
-	p, t, err := o.engine.program(b, x.Graph, o.engine.threads)
+	p, t, err := o.engine.program(o.factory, b, x.Graph, o.engine.threads)
 	if err != nil {
 		return nil, err
 	}

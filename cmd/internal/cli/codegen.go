@@ -21,7 +21,10 @@ import (
 type codegenFlags struct {
 	cpu       string
 	precision string
+	schedules string
 	compiler  string
+
+	tuned *scheduleBook // instead of the one that schedules names
 }
 
 // codegenRow is a flag that says how code is made; "" means its default.
@@ -37,6 +40,8 @@ var codegenRows = []codegenRow{
 		func(c *codegenFlags) *string { return &c.cpu }},
 	{"precision", "arithmetic of f32 models: " + strings.Join(precision.Names(), ", ") + " (default f32)", false,
 		func(c *codegenFlags) *string { return &c.precision }},
+	{"schedules", "record book of lathe tune whose choices are taken, or auto for the default book (default: none)", false,
+		func(c *codegenFlags) *string { return &c.schedules }},
 	{"cc", "C compiler (default: CC, gcc, clang)", true,
 		func(c *codegenFlags) *string { return &c.compiler }},
 }
@@ -92,7 +97,7 @@ func (c codegenFlags) single() error {
 }
 
 // program takes a core graph to a backend's program.
-func (c codegenFlags) program(b backend.Backend, g *ir.Graph, threads int) (*program.Program, backend.Traits, error) {
+func (c codegenFlags) program(f *factory, b backend.Backend, g *ir.Graph, threads int) (*program.Program, backend.Traits, error) {
 	t, err := b.Target(c.cpu)
 	if err != nil {
 		return nil, t, err
@@ -102,6 +107,13 @@ func (c codegenFlags) program(b backend.Backend, g *ir.Graph, threads int) (*pro
 		return nil, t, err
 	}
 	o.Threads = threads
+	book, err := c.records(f)
+	if err != nil {
+		return nil, t, err
+	}
+	if book != nil {
+		o.Schedules = book.Lookup(scheduleTarget(t, o.Precision, threads))
+	}
 	p, err := compiler.Program(g, t, o)
 	if err != nil {
 		return nil, t, fmt.Errorf("lowering: %w", err)

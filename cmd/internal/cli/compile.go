@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -36,6 +37,7 @@ type compileOptions struct {
 	keepSource bool
 	force      bool
 	dryRun     bool
+	tune       time.Duration
 	shapes     shapeFlags
 }
 
@@ -58,11 +60,17 @@ With several names in --cpu the artifact has code for each, and takes the best
 that a machine can run when it is loaded.
 
 Shapes are fixed when code is made: dimensions with names are bound by --dim,
---input-shapes or --shapes-from. The same command gives the same bytes.`,
+--input-shapes or --shapes-from. The same command gives the same bytes.
+
+--schedules takes the choices of a record book that lathe tune wrote; --tune
+measures first and then compiles. The records that were used are shipped in the
+artifact (schedules.jsonl).`,
 		Example: `  lathe compile mobilenet.onnx -o mobilenet --dim N=1
   lathe compile model.onnx -o out --input-shapes x:1x3x224x224 --threads 2
   lathe compile model.onnx -o out --cpu x86-64-v3 --keep-source
   lathe compile model.onnx -o out --cpu x86-64-v3,x86-64-v4,sapphirerapids
+  lathe compile model.onnx -o out --schedules auto
+  lathe compile model.onnx -o out --tune 5m
   lathe compile model.onnx -o out --target portable
   lathe compile model.onnx --dry-run --json`,
 		Args: args(cobra.ExactArgs(1)),
@@ -82,6 +90,7 @@ Shapes are fixed when code is made: dimensions with names are bound by --dim,
 	fl.StringVar(&o.name, "name", "", "prefix of the C functions (default: the file's name)")
 	fl.BoolVar(&o.keepSource, "keep-source", false, "keep the C sources in the artifact")
 	fl.BoolVar(&o.force, "force", false, "replace an artifact that exists")
+	fl.DurationVar(&o.tune, "tune", 0, "first tune for this long, such as 5m; the records go into the default book, too")
 	fl.BoolVar(&o.dryRun, "dry-run", false, "stop before the C compiler; write nothing")
 	o.shapes.register(cmd)
 	return cmd
@@ -101,6 +110,7 @@ type compileResult struct {
 	Steps     int             `json:"steps"`
 	Workspace int             `json:"workspace_bytes"`
 	Weights   int             `json:"weights_bytes"`
+	Schedules *schedulesMade  `json:"schedules,omitempty"`
 	Seconds   float64         `json:"seconds"`
 	PeakMiB   float64         `json:"peak_mib"`
 }
@@ -115,6 +125,10 @@ func (o *compileOptions) run(ctx context.Context) error {
 		return fault.New(fault.Usage, "no output folder").Hint("give one with -o DIR, or --dry-run")
 	case o.threads < 1:
 		return fault.New(fault.Usage, "--threads %d is less than 1", o.threads)
+	case o.tune != 0:
+		if err := o.checkTune(); err != nil {
+			return err
+		}
 	}
 	if _, err := os.Lstat(o.out); err == nil && !o.force && !o.dryRun {
 		return &atomicfile.ExistsError{Path: o.out}
@@ -132,9 +146,14 @@ func (o *compileOptions) run(ctx context.Context) error {
 		return err
 	}
 	b := make()
-	l, err := lowerModel(m, opt, b, o.code, o.threads)
+	l, err := lowerModel(o.factory, m, opt, b, o.code, o.threads)
 	if err != nil {
 		return err
+	}
+	if o.tune > 0 {
+		if l, err = o.tuned(ctx, m, opt, b); err != nil {
+			return err
+		}
 	}
 	if o.name == "" {
 		o.name = symbolName(m.Path)
@@ -179,6 +198,9 @@ func (o *compileOptions) build(ctx context.Context, m *onnxfile.Model, opt onnx.
 	if len(opt.Dims) > 0 {
 		made["dims"] = opt.Dims
 	}
+	if l.schedules != nil {
+		made["schedules"] = l.schedules
+	}
 	bar := o.Progress("compiling "+filepath.Base(o.model), 0)
 	defer bar.Done()
 	build.KeepSource, build.Manifest = o.keepSource, made
@@ -196,6 +218,11 @@ func (o *compileOptions) build(ctx context.Context, m *onnxfile.Model, opt onnx.
 		}
 		if err != nil {
 			return err
+		}
+		if l.schedules != nil && l.schedules.Recorded > 0 {
+			if err := atomicfile.WriteBytes(filepath.Join(tmp, schedulesFile), l.schedules.used.Bytes()); err != nil {
+				return err
+			}
 		}
 		return writeReport(tmp, m, l)
 	})
@@ -219,6 +246,7 @@ func (o *compileOptions) print(l *lowered, took time.Duration) error {
 	r := compileResult{
 		Model: o.model, Target: o.target, CPU: l.traits.CPU, Threads: o.threads, Inputs: programPorts(p.Inputs), Outputs: programPorts(p.Outputs),
 		Kernels: len(p.Kernels), Steps: len(p.Steps), Workspace: p.Workspace, Weights: p.Weights, Seconds: took.Seconds(), PeakMiB: peakMiB(),
+		Schedules: l.schedules,
 	}
 	if !o.dryRun {
 		r.Artifact = o.out
@@ -244,6 +272,9 @@ func (o *compileOptions) print(l *lowered, took time.Duration) error {
 		t.Row("output", x.Name+" "+x.Type+tensor.ShapeString(x.Shape))
 	}
 	t.Row("kernels", itoa(r.Kernels)+", called "+itoa(r.Steps)+" times")
+	if s := r.Schedules; s != nil {
+		t.Row("decisions", fmt.Sprintf("%d recorded, %d by heuristic", s.Recorded, s.Heuristic))
+	}
 	t.Row("workspace", bytesText(int64(r.Workspace)))
 	t.Row("weights", bytesText(int64(r.Weights)))
 	t.Print()

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/lathe-ml/lathe/compiler/onnxfile"
+	"github.com/lathe-ml/lathe/compiler/schedule"
 )
 
 // TestInterruptLeavesNothing interrupts a compile while the C compiler runs:
@@ -64,5 +65,52 @@ func TestInterruptLeavesNothing(t *testing.T) {
 	left, err := os.ReadDir(work)
 	if err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v %v", left, err)
+	}
+}
+
+// TestInterruptKeepsRecords interrupts a search: the code is 130, the best so
+// far is printed, and what was measured is in the book.
+func TestInterruptKeepsRecords(t *testing.T) {
+	if _, err := exec.LookPath("gcc"); err != nil {
+		t.Skipf("no C compiler: %v", err)
+	}
+	dir := t.TempDir()
+	m := model(t, "onnx graph \"g\" {\n  input %x: f32[32x64]\n  init %w = f32[1x1]{0.5}\n  init %s = i64[2]{64, 48}\n"+
+		"  %e: f32[64x48] = Expand(%w, %s)\n  %y: f32[32x48] = MatMul(%x, %e)\n  output %y\n}")
+	in, book := filepath.Join(dir, "m.onnx"), filepath.Join(dir, "book.jsonl")
+	if err := m.Write(in, onnxfile.WriteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(os.Args[0], "tune", in, "-o", book, "--json")
+	cmd.Args[0] = "lathe"
+	cmd.Env = append(os.Environ(), "TMPDIR="+dir)
+	var said, out bytes.Buffer
+	cmd.Stderr, cmd.Stdout = &said, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(60 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		if _, err := os.Stat(book); err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			_ = cmd.Process.Kill()
+			t.Fatalf("no record was written: %s", said.String())
+		}
+	}
+	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	err := cmd.Wait()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != exitInterrupted || !bytes.Contains(out.Bytes(), []byte(`"stopped": "interrupted"`)) {
+		t.Errorf("%v, %q, %q", err, out.String(), said.String())
+	}
+	b, bad, err := schedule.ReadFile(book)
+	if err != nil || len(bad) > 0 || b.Len() == 0 {
+		t.Errorf("%v %v", bad, err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(dir, "lathe-*")); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
 	}
 }

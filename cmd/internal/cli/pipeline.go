@@ -17,6 +17,7 @@ import (
 	"github.com/lathe-ml/lathe/compiler/onnx"
 	"github.com/lathe-ml/lathe/compiler/onnxfile"
 	"github.com/lathe-ml/lathe/compiler/program"
+	"github.com/lathe-ml/lathe/compiler/schedule"
 	"github.com/lathe-ml/lathe/compiler/tensor"
 )
 
@@ -26,11 +27,13 @@ type lowered struct {
 	traits  backend.Traits
 	x       *onnx.Expanded
 	more    []backend.Variant // for the other CPUs that --cpu names
+
+	schedules *schedulesMade // nil without a record book
 }
 
 // lowerModel takes a model to a program for a backend's CPU, or for each of
 // several.
-func lowerModel(m *onnxfile.Model, o onnx.Options, b backend.Backend, c codegenFlags, threads int) (*lowered, error) {
+func lowerModel(f *factory, m *onnxfile.Model, o onnx.Options, b backend.Backend, c codegenFlags, threads int) (*lowered, error) {
 	cpus := c.each()
 	for _, one := range cpus {
 		if _, err := b.Target(one.cpu); err != nil {
@@ -38,14 +41,25 @@ func lowerModel(m *onnxfile.Model, o onnx.Options, b backend.Backend, c codegenF
 		}
 	}
 	l := &lowered{}
+	book, err := c.records(f)
+	if err != nil {
+		return nil, err
+	}
+	if book != nil {
+		l.schedules = &schedulesMade{SHA256: book.sum, used: &schedule.Book{}}
+	}
 	for i, one := range cpus {
 		x, err := onnx.Expand(m.Graph, o)
 		if err != nil {
 			return nil, inModel(err, m)
 		}
-		p, t, err := one.program(b, x.Graph, threads)
+		p, t, err := one.program(f, b, x.Graph, threads)
 		if err != nil {
 			return nil, inModel(err, m)
+		}
+		if book != nil {
+			mode, _ := one.options() // program has read them
+			l.schedules.add(p, book.Best(scheduleTarget(t, mode.Precision, threads)))
 		}
 		if i == 0 {
 			l.program, l.traits, l.x = p, t, x
@@ -103,7 +117,7 @@ func prepareCompiled(b backend.Backend) func(context.Context, *factory, engineOp
 
 // prepareGraph compiles a core graph and opens it on its inputs.
 func prepareGraph(ctx context.Context, f *factory, b backend.Backend, g *ir.Graph, in []*tensor.Tensor, o engineOptions) (*session, error) {
-	p, t, err := o.program(b, g, o.threads)
+	p, t, err := o.program(f, b, g, o.threads)
 	if err != nil {
 		return nil, err
 	}

@@ -29,12 +29,14 @@ var commands = []commandRow{
 	{groupCompile, newRunCmd},
 	{groupCompile, newVerifyCmd},
 	{groupCompile, newBenchCmd},
+	{groupCompile, newTuneCmd},
 	{groupCompile, newBenchWorkerCmd},
 	{groupLook, newInspectCmd},
 	{groupLook, newPlanCmd},
 	{groupLook, newViewCmd},
 	{groupLook, newDiffCmd},
 	{groupChange, newSimplifyCmd},
+	{groupStore, newBookCmd},
 	{groupStore, newCheckpointCmd},
 	{groupMachine, newDoctorCmd},
 	{groupMachine, newDevicesCmd},
@@ -68,6 +70,7 @@ type factory struct {
 	timeBudget time.Duration
 	progress   string
 	reader     string
+	books      map[string]*scheduleBook // that were read, by path
 }
 
 const rootLong = `lathe compiles ONNX models to native artifacts for this CPU, runs them, proves
