@@ -39,7 +39,7 @@ func (o *benchOptions) errorsOf(ctx context.Context, e engine, path string) (*er
 		return nil, err
 	}
 	defer func() { meter.close() }()
-	opt, err := o.engine.options()
+	opt, err := o.engine.lowering(o.factory, meter.t, o.engine.threads)
 	if err != nil {
 		return nil, err
 	}

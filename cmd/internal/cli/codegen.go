@@ -102,17 +102,9 @@ func (c codegenFlags) program(f *factory, b backend.Backend, g *ir.Graph, thread
 	if err != nil {
 		return nil, t, err
 	}
-	o, err := c.options()
+	o, err := c.lowering(f, t, threads)
 	if err != nil {
 		return nil, t, err
-	}
-	o.Threads = threads
-	book, err := c.records(f)
-	if err != nil {
-		return nil, t, err
-	}
-	if book != nil {
-		o.Schedules = book.Lookup(scheduleTarget(t, o.Precision, threads))
 	}
 	p, err := compiler.Program(g, t, o)
 	if err != nil {
@@ -121,7 +113,21 @@ func (c codegenFlags) program(f *factory, b backend.Backend, g *ir.Graph, thread
 	return p, t, nil
 }
 
-// options are those that the compiler knows.
+// lowering are the compiler's options for a target, with the record book.
+func (c codegenFlags) lowering(f *factory, t backend.Traits, threads int) (compiler.Options, error) {
+	o, err := c.options()
+	if err != nil {
+		return o, err
+	}
+	o.Threads = threads
+	book, err := c.records(f)
+	if book != nil {
+		o.Schedules = book.Lookup(scheduleTarget(t, o.Precision, threads))
+	}
+	return o, err
+}
+
+// options are those of the compiler's that hold for every target.
 func (c codegenFlags) options() (compiler.Options, error) {
 	var o compiler.Options
 	var err error

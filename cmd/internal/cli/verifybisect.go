@@ -109,7 +109,7 @@ func (o *verifyOptions) watch(ctx context.Context, e engine, opt engineOptions, 
 	if err != nil {
 		return nil, err
 	}
-	c, err := opt.options()
+	c, err := opt.lowering(o.factory, t, opt.threads)
 	if err != nil {
 		return nil, err
 	}
