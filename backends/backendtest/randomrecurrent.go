@@ -32,10 +32,19 @@ func (g *generator) recurrent(x *ir.Value) *ir.Value {
 	s, dirs, hidden := x.Static(), g.pick(1, 1, 2), g.pick(1, 3, 4, 8, 16, 19, 32, 40)
 	r := core.Recurrence{Cell: []string{"rnn", "gru", "lstm"}[g.rng.IntN(3)]}
 	gates := map[string]int{"rnn": 1, "gru": 3, "lstm": 4}[r.Cell]
-	for range map[string]int{"rnn": 1, "gru": 2, "lstm": 3}[r.Cell] {
-		r.Acts = append(r.Acts, []string{"sigmoid", "tanh", "tanh", "relu"}[g.rng.IntN(4)])
-	}
 	maybe := func(n int) bool { return g.rng.IntN(n) == 0 }
+	other := maybe(2)
+	for i := range map[string]int{"rnn": 1, "gru": 2, "lstm": 3}[r.Cell] {
+		act := []string{"sigmoid", "tanh", "tanh"}[i]
+		if other { // no unbounded gates: what overflows differs from the reference
+			all := []string{"sigmoid", "tanh", "relu"}
+			if i == 0 && r.Cell != "rnn" {
+				all = all[:2]
+			}
+			act = all[g.rng.IntN(len(all))]
+		}
+		r.Acts = append(r.Acts, act)
+	}
 	w := g.scaled(1/float64(s[2]), s[2], dirs*gates*hidden)
 	r.X = g.b.Dot(x, w, nil, nil, []int{2}, []int{0}, 0)
 	r.R = g.scaled(1/float64(hidden), dirs, gates*hidden, hidden)

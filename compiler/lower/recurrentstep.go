@@ -37,8 +37,9 @@ func (r *recurrent) step(d int, base, t *loop.Expr) (body []loop.Stmt) {
 		body = append(body, first...)
 		body = append(body, r.each("n", r.chunk, loop.Serial, func(n *loop.Expr) []loop.Stmt {
 			return r.units(func(u *loop.Expr) []loop.Stmt {
-				v := loop.Fn("mul", r.on(0, r.sum(r.first, n, 1, u)), loop.At(r.h, r.at(n, 1, 0, u)))
-				return []loop.Stmt{&loop.Store{Buf: r.scaled, Index: r.at(n, 1, 0, u), Val: v}}
+				reset := r.on(0, r.sum(r.first, n, 1, u))
+				v := reset.scaled(loop.At(r.h, r.at(n, 1, 0, u)))
+				return []loop.Stmt{&loop.Store{Buf: r.scaled, Index: r.at(n, 1, 0, u), Val: v.value()}}
 			})
 		})...)
 		body = append(body, r.multiply(r.extra, r.scaled, d, base, t)...)
@@ -165,27 +166,6 @@ func (r *recurrent) sum(p *gateProduct, n *loop.Expr, gate int, u *loop.Expr) *l
 	return loop.At(p.sums, r.at(n, p.n, gate-p.from, u))
 }
 
-// on is activation i after the clip.
-func (r *recurrent) on(i int, x *loop.Expr) *loop.Expr {
-	if r.Clip > 0 {
-		x = loop.Fn("max", loop.Fn("min", x, r.number(r.Clip)), r.number(-r.Clip))
-	}
-	return r.act(i, x)
-}
-
-func (r *recurrent) act(i int, x *loop.Expr) *loop.Expr {
-	switch r.Acts[i] {
-	case "sigmoid":
-		one := r.number(1)
-		return loop.Fn("div", one, loop.Fn("add", one, loop.Fn("exp", loop.Fn("neg", x))))
-	case "relu":
-		return loop.Fn("max", x, r.number(0))
-	}
-	return loop.Fn(r.Acts[i], x)
-}
-
-func (r *recurrent) number(v float64) *loop.Expr { return loop.Number(r.typ, v, 0) }
-
 // advance computes the new states of a sequence and stores its result.
 func (r *recurrent) advance(d int, base, t, n *loop.Expr) []loop.Stmt {
 	whole := r.hp == r.Hidden
@@ -204,43 +184,4 @@ func (r *recurrent) advance(d int, base, t, n *loop.Expr) []loop.Stmt {
 		})...)
 	}
 	return body
-}
-
-// cell is the gate math of one unit: what it stores beside the new hidden
-// state, and that.
-func (r *recurrent) cell(d int, base, t, n, u *loop.Expr) ([]loop.Stmt, *loop.Expr) {
-	gate := func(i int) *loop.Expr { return r.sum(r.first, n, i, u) }
-	at := r.at(n, 1, 0, u)
-	one := r.number(1)
-	switch r.Cell {
-	case "gru":
-		cand := r.sum(r.extra, n, 2, u)
-		if r.After {
-			if r.bias != nil {
-				cand = loop.Fn("add", cand, loop.At(r.bias, u))
-			}
-			b, i, _ := r.input(d, base, t, n, u, 2)
-			cand = loop.Fn("add", loop.At(b, i), loop.Fn("mul", r.on(0, gate(1)), cand))
-		}
-		z := r.on(0, gate(0))
-		return nil, loop.Fn("add", loop.Fn("mul", loop.Fn("sub", one, z), r.on(1, cand)), loop.Fn("mul", z, loop.At(r.h, at)))
-	case "lstm":
-		old := loop.At(r.c, at)
-		peek := func(i int, c *loop.Expr) *loop.Expr {
-			if r.peep == nil {
-				return gate(i)
-			}
-			return loop.Fn("add", gate(i), loop.Fn("mul", loop.At(r.peep, loop.Add(loop.Int(i*r.hp), u)), c))
-		}
-		next := r.k.reg("c", r.typ)
-		i := r.on(0, peek(0, old))
-		f := loop.Fn("sub", one, i)
-		if !r.Coupled {
-			f = r.on(0, peek(2, old))
-		}
-		c := loop.Fn("add", loop.Fn("mul", f, old), loop.Fn("mul", i, r.on(1, gate(3))))
-		body := []loop.Stmt{&loop.Set{Reg: next, Val: c, Decl: true}, &loop.Store{Buf: r.c, Index: at, Val: loop.R(next)}}
-		return body, loop.Fn("mul", r.on(0, peek(1, loop.R(next))), r.act(2, loop.R(next)))
-	}
-	return nil, r.on(0, gate(0))
 }
