@@ -3,8 +3,10 @@ package artifact
 import (
 	"bufio"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -17,7 +19,7 @@ import (
 func WriteWeights(p *program.Program, dir string) error {
 	f, err := os.Create(filepath.Join(dir, WeightsFile))
 	if err != nil {
-		return fault.New(fault.Usage, "cannot write the weights: %w", err)
+		return noRoom(p, err)
 	}
 	defer f.Close()
 	w := bufio.NewWriterSize(f, 1<<20)
@@ -25,12 +27,22 @@ func WriteWeights(p *program.Program, dir string) error {
 		return err
 	}
 	if err := w.Flush(); err != nil {
-		return fault.New(fault.Usage, "cannot write the weights: %w", err)
+		return noRoom(p, err)
 	}
 	if err := f.Close(); err != nil {
-		return fault.New(fault.Usage, "cannot write the weights: %w", err)
+		return noRoom(p, err)
 	}
 	return nil
+}
+
+// noRoom tells that weights could not be written. The folder has a temporary
+// name, which would say nothing.
+func noRoom(p *program.Program, err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		err = path.Err
+	}
+	return fault.New(fault.Usage, "cannot write %s of %d bytes: %w", WeightsFile, p.Weights, err).Hint("choose a place with space with -o")
 }
 
 // Share lays the constants of several programs into one weights file: those
@@ -72,7 +84,7 @@ func stream(p *program.Program, w io.Writer) error {
 		for at < to {
 			n, err := w.Write(zero[:min(to-at, len(zero))])
 			if err != nil {
-				return fault.New(fault.Usage, "cannot write the weights: %w", err)
+				return noRoom(p, err)
 			}
 			at += n
 		}
@@ -87,7 +99,7 @@ func stream(p *program.Program, w io.Writer) error {
 			return err
 		}
 		if _, err := w.Write(b); err != nil {
-			return fault.New(fault.Usage, "cannot write the weights: %w", err)
+			return noRoom(p, err)
 		}
 		at += len(b)
 	}

@@ -113,7 +113,7 @@ func TestBadModelsAreRefusedInOneSentence(t *testing.T) {
 		{"absurd shape", func(m *pb.ModelProto) { m.Graph.Initializer[0].Dims = []int64{1 << 40, 1 << 40} }, fault.BadModel,
 			`initializer "w": shape [1099511627776x1099511627776] has more than 2^40 elements`},
 		{"absurd type", func(m *pb.ModelProto) { m.Graph.Input[0] = floats("x", 1<<40) }, fault.BadModel,
-			`type of "x": dimension 0 is 1099511627776, which is beyond 2^40`},
+			`type of "x": dimension 0 is 1099511627776, which is not below 2^40`},
 		{"absurd product", func(m *pb.ModelProto) { m.Graph.Input[0] = floats("x", 1<<30, 1<<30) }, fault.BadModel,
 			`type of "x": shape [1073741824x1073741824] has more than 2^40 elements`},
 		{"negative", func(m *pb.ModelProto) { m.Graph.Initializer[0].Dims = []int64{-2} }, fault.BadModel, `initializer "w": dimension 0 is -2`},

@@ -76,7 +76,7 @@ func tensorTypeIn(t *ir.Type, p *pb.TensorType) error {
 		t.Shape[i] = ir.Dim{N: -1, Param: d.DimParam, Denotation: d.Denotation}
 		if d.Has.Has(1) && d.DimValue >= 0 && d.DimParam == "" {
 			if d.DimValue >= maxDim {
-				return bad("dimension %d is %d, which is beyond 2^40", i, d.DimValue)
+				return bad("dimension %d is %d, which is not below 2^40", i, d.DimValue)
 			}
 			t.Shape[i].N = int(d.DimValue)
 			if d.DimValue > 0 {

@@ -130,11 +130,13 @@ func (o *compileOptions) run(ctx context.Context) error {
 			return err
 		}
 	}
-	if _, err := os.Lstat(o.out); err == nil && !o.force && !o.dryRun {
-		return &atomicfile.ExistsError{Path: o.out}
-	}
-	if err := o.replaceable(); err != nil {
-		return err
+	if o.out != "" {
+		if err := checkOutput(o.out, o.force || o.dryRun, o.model); err != nil {
+			return err
+		}
+		if err := replaceableFolder(o.out, isArtifact); err != nil {
+			return err
+		}
 	}
 	m, err := o.loadModel(o.model)
 	if err != nil {
@@ -168,17 +170,6 @@ func (o *compileOptions) run(ctx context.Context) error {
 
 func unknownTarget(name string) error {
 	return choiceError("target", name, sortedKeys(targets))
-}
-
-// replaceable holds that --force replaces an artifact and not somebody's home.
-func (o *compileOptions) replaceable() error {
-	if o.out == "" || !isDir(o.out) || isArtifact(o.out) {
-		return nil
-	}
-	if es, err := os.ReadDir(o.out); err == nil && len(es) == 0 {
-		return nil
-	}
-	return fault.New(fault.Usage, "%s is a folder that lathe did not make", o.out).Hint("give another -o")
 }
 
 func (o *compileOptions) build(ctx context.Context, m *onnxfile.Model, opt onnx.Options, b backend.Backend, l *lowered) error {

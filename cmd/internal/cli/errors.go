@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/signal"
@@ -49,10 +50,18 @@ func (e *silentError) Error() string { return e.kind.String() }
 // Main runs one command line and returns the exit code. It does not exit, so
 // that tests run it in their own process.
 func Main(args []string, s *ui.Streams) int {
+	out := &checkedWriter{w: s.Out}
+	s.Out = out
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	done := make(chan error, 1)
-	go func() { done <- execute(ctx, args, s) }()
+	go func() {
+		err := execute(ctx, args, s)
+		if out.err != nil {
+			err = fault.New(fault.Usage, "cannot write the results to stdout: %w", out.err)
+		}
+		done <- err
+	}()
 	select {
 	case err := <-done:
 		return report(ctx, s, err)
@@ -64,6 +73,25 @@ func Main(args []string, s *ui.Streams) int {
 	case <-time.After(patience):
 		return report(ctx, s, ctx.Err())
 	}
+}
+
+// checkedWriter remembers the first error of stdout, so that results that are
+// lost on a full disk are no success.
+type checkedWriter struct {
+	w   io.Writer
+	err error
+}
+
+func (c *checkedWriter) Write(b []byte) (int, error) {
+	n, err := c.w.Write(b)
+	if c.err == nil && err != nil {
+		c.err = err
+		var path *fs.PathError
+		if errors.As(err, &path) {
+			c.err = path.Err
+		}
+	}
+	return n, err
 }
 
 // internalError is a caught panic.

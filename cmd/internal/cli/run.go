@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -121,10 +120,11 @@ func (o *runOptions) checkOut() error {
 	if o.out == "" {
 		return nil
 	}
-	if _, err := os.Stat(o.out); err == nil && !o.force {
-		return &atomicfile.ExistsError{Path: o.out}
+	err := checkOutput(o.out, o.force, append(o.inputs.paths(), o.model)...)
+	if err == nil && filepath.Ext(o.out) == "" {
+		err = replaceableFolder(o.out, holdsOutputs)
 	}
-	return nil
+	return err
 }
 
 func (o *runOptions) save(m *onnxfile.Model, out []*ir.Data) error {

@@ -82,6 +82,9 @@ func TestScripts(t *testing.T) {
 				return shared != "", nil
 			case "peer":
 				return peer, nil
+			case "full": // a device without space
+				_, err := os.Stat("/dev/full")
+				return err == nil, nil
 			case "root":
 				return os.Getuid() == 0, nil
 			}

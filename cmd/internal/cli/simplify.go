@@ -2,9 +2,7 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 
@@ -13,7 +11,6 @@ import (
 	"github.com/lathe-ml/lathe/compiler/fault"
 	"github.com/lathe-ml/lathe/compiler/onnxfile"
 	"github.com/lathe-ml/lathe/compiler/pass"
-	"github.com/lathe-ml/lathe/internal/atomicfile"
 	"github.com/lathe-ml/lathe/passes"
 	"github.com/lathe-ml/lathe/passes/simplify"
 )
@@ -154,17 +151,7 @@ func (o *simplifyOptions) checkOut() error {
 	if o.out == "" {
 		return fault.New(fault.Usage, "no output file").Hint("give one with -o small.onnx, or --dry-run")
 	}
-	a, errA := os.Stat(o.model)
-	b, errB := os.Stat(o.out)
-	switch {
-	case errA == nil && errB == nil && os.SameFile(a, b):
-		return fault.New(fault.Usage, "the output is the input: %s", o.out).Hint("an input is never overwritten; give another -o")
-	case errB == nil && !o.force:
-		return &atomicfile.ExistsError{Path: o.out}
-	case errB != nil && !errors.Is(errB, os.ErrNotExist):
-		return fault.New(fault.Usage, "cannot write %s: %w", o.out, errors.Unwrap(errB))
-	}
-	return nil
+	return checkOutput(o.out, o.force, o.model)
 }
 
 func (o *simplifyOptions) print(res simplifyResult) error {

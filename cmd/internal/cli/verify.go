@@ -304,6 +304,9 @@ func (o *verifyOptions) skipped(err error) error {
 
 // recorded runs the model on a folder of data sets, or on one of them.
 func (o *verifyOptions) recorded(ctx context.Context, e engine, m *onnxfile.Model) error {
+	if !isDir(o.testdata) {
+		return fault.New(fault.BadModel, "there is no such folder of recorded data").InFile(o.testdata)
+	}
 	sets, err := filepath.Glob(filepath.Join(o.testdata, "test_data_set_*"))
 	if err != nil {
 		return fault.New(fault.Usage, "--testdata: %w", err)

@@ -3,7 +3,6 @@ package cli
 import (
 	"html/template"
 	"io"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -39,8 +38,8 @@ func (o *viewOptions) run(path string) error {
 	if o.out == "" {
 		return fault.New(fault.Usage, "no output file").Hint("give one with -o model.html")
 	}
-	if _, err := os.Stat(o.out); err == nil && !o.force {
-		return &atomicfile.ExistsError{Path: o.out}
+	if err := checkOutput(o.out, o.force, path); err != nil {
+		return err
 	}
 	m, err := o.loadModel(path)
 	if err != nil {
