@@ -57,7 +57,7 @@ func Watch(g *ir.Graph, t backend.Traits, o Options) (*lower.Watched, error) {
 
 func lowering(t backend.Traits, o Options) lower.Options {
 	return lower.Options{
-		Lanes: t.Lanes, Regs: t.Regs,
+		Lanes: t.Lanes, Regs: t.Regs, Features: t.Features,
 		Threads: o.Threads, Precision: o.Precision, PrecisionAt: o.PrecisionAt, Schedules: o.Schedules, Explore: o.Explore,
 	}
 }

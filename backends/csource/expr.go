@@ -109,6 +109,8 @@ func (p *printer) expr(e *loop.Expr) string {
 func convert(from, to tensor.DType, s string) string {
 	narrow := func(d tensor.DType) bool { return d == tensor.F16 || d == tensor.BF16 }
 	switch {
+	case from == to:
+		return s
 	case to == tensor.Bool:
 		if narrow(from) {
 			s = fmt.Sprintf("f32_%s(%s)", from, s)

@@ -119,7 +119,7 @@ func (p *printer) stmt(s loop.Stmt, tiles *tilePrinter) {
 		}
 		p.line("}")
 	case *loop.Zero:
-		p.line("memset(%s + %s, 0, %d);", s.Buf.Name, p.expr(s.From), s.N*s.Buf.Type.Size())
+		p.line("memset(%s + %s, %d, %d);", s.Buf.Name, p.expr(s.From), s.Fill, s.N*s.Buf.Type.Size())
 	case *loop.Tile:
 		p.line("%s;", tiles.call(s, p))
 	}
@@ -150,6 +150,10 @@ func (p *printer) loop(f *loop.For, tiles *tilePrinter) {
 	lo, hi := "0", fmt.Sprint(f.Var.N)
 	if f.Par {
 		lo, hi = "lo", "hi"
+	}
+	if s, loads, ok := mixed(f, tiles.traits.Lanes); ok {
+		p.blocks(f, s, loads, tiles.traits.Lanes, lo, hi, tiles)
+		return
 	}
 	if f.Kind == loop.Vector {
 		p.line("#pragma omp simd%s", reductions(f.Body))

@@ -6,6 +6,7 @@ import (
 
 	"github.com/lathe-ml/lathe/compiler/backend"
 	"github.com/lathe-ml/lathe/compiler/loop"
+	"github.com/lathe-ml/lathe/compiler/tensor"
 )
 
 // tilePrinter prints each distinct register tile of a kernel once, as a
@@ -20,7 +21,11 @@ type tilePrinter struct {
 // tileKey is what the code of a tile depends on: everything but where its
 // operands lie.
 func tileKey(t *loop.Tile) string {
-	return fmt.Sprint(t.OB, t.P, t.L, t.XP, t.WO, t.SO, t.SP, t.Red, t.Lanes, t.Act, t.Lo, t.Hi, t.B != nil, t.Add != nil, t.AO, t.AP, t.Prefetch)
+	add := tensor.Invalid
+	if t.Add != nil {
+		add = t.Add.Type
+	}
+	return fmt.Sprint(t.Kind, t.W.Type, t.S.Type, add, t.OB, t.P, t.L, t.XP, t.WO, t.SO, t.SP, t.Red, t.Lanes, t.Act, t.Lo, t.Hi, t.B != nil, t.Add != nil, t.AO, t.AP, t.Prefetch)
 }
 
 func (t *tilePrinter) define(s *loop.Tile) {
@@ -30,13 +35,29 @@ func (t *tilePrinter) define(s *loop.Tile) {
 	}
 	name := fmt.Sprintf("%s_t%d", t.prefix, len(t.names))
 	t.names[k] = name
-	fmt.Fprintf(&t.b, "static __attribute__((noinline)) void %s(const float *x, const float *w, const float *b, float *s, const float *a) {\n", name)
+	fmt.Fprintf(&t.b, "static __attribute__((noinline)) void %s(const %s *x, const %s *w, const %s *b, %s *s, const %s *a) {\n", name, cType[s.X.Type], cType[s.W.Type], cType[sums(s)], cType[s.S.Type], cType[added(s)])
 	if asm := x86Tile(s, t.traits); asm != "" {
 		t.b.WriteString(asm)
 	} else {
 		plainTile(&t.b, s)
 	}
 	t.b.WriteString("}\n")
+}
+
+// sums is the type of a tile's accumulators.
+func sums(t *loop.Tile) tensor.DType {
+	if t.Kind == loop.TileU8S8 {
+		return tensor.I32
+	}
+	return tensor.F32
+}
+
+// added is the type of what is added behind the sums.
+func added(t *loop.Tile) tensor.DType {
+	if t.Add != nil {
+		return t.Add.Type
+	}
+	return tensor.F32
 }
 
 // call prints the call of a tile's function.
@@ -60,8 +81,8 @@ func plainTile(b *strings.Builder, t *loop.Tile) {
 		return strings.Join(s, ",")
 	}
 	fmt.Fprintf(b, "  static const i32 XP[] = {%s}, SP[] = {%s};\n", ints(t.XP), ints(t.SP))
-	fmt.Fprintf(b, "  float acc[%d][%d];\n", t.OB*t.P, t.L)
-	init := "0.0f"
+	fmt.Fprintf(b, "  %s acc[%d][%d];\n", cType[sums(t)], t.OB*t.P, t.L)
+	init := literal(loop.Number(sums(t), 0, 0))
 	if t.B != nil {
 		init = fmt.Sprintf("b[o * %d + l]", t.L)
 	}
@@ -79,17 +100,31 @@ func plainTile(b *strings.Builder, t *loop.Tile) {
 	}
 	lane := ""
 	if t.Lanes {
-		lane = " + l"
+		lane = fmt.Sprintf(" + l * %d", t.Kind.Group())
+		if t.Kind.Group() == 1 {
+			lane = " + l"
+		}
 	}
-	lanes(in, fmt.Sprintf("acc[o * %d + p][l] += w[o * %d + l%s] * x[XP[p]%s%s];", t.P, t.WO, ws, lane, xs))
+	g := t.Kind.Group()
+	var terms []string
+	for i := range g {
+		at, of := "l", ""
+		if g > 1 {
+			at, of = fmt.Sprintf("l * %d + %d", g, i), fmt.Sprintf(" + %d", i)
+		}
+		wi := convert(t.W.Type, sums(t), fmt.Sprintf("w[o * %d + %s%s]", t.WO, at, ws))
+		xi := convert(t.X.Type, sums(t), fmt.Sprintf("x[XP[p]%s%s%s]", of, lane, xs))
+		terms = append(terms, wi+" * "+xi)
+	}
+	lanes(in, fmt.Sprintf("acc[o * %d + p][l] += %s;", t.P, strings.Join(terms, " + ")))
 	for range t.Red {
 		in = in[2:]
 		b.WriteString(in + "}\n")
 	}
-	v := fmt.Sprintf("acc[o * %d + p][l]", t.P)
+	v := convert(sums(t), tensor.F32, fmt.Sprintf("acc[o * %d + p][l]", t.P))
 	if t.Add != nil {
 		fmt.Fprintf(b, "  static const i32 AP[] = {%s};\n", ints(t.AP))
-		v += fmt.Sprintf(" + a[AP[p] + o * %d + l]", t.AO)
+		v += " + " + convert(t.Add.Type, tensor.F32, fmt.Sprintf("a[AP[p] + o * %d + l]", t.AO))
 	}
 	switch t.Act {
 	case "relu":
@@ -97,7 +132,7 @@ func plainTile(b *strings.Builder, t *loop.Tile) {
 	case "clip":
 		v = fmt.Sprintf("min_f32(max_f32(%s, %s), %s)", v, f32(t.Lo), f32(t.Hi))
 	}
-	lanes("  ", fmt.Sprintf("s[SP[p] + o * %d + l] = %s;", t.SO, v))
+	lanes("  ", fmt.Sprintf("s[SP[p] + o * %d + l] = %s;", t.SO, convert(tensor.F32, t.S.Type, v)))
 }
 
 func f32(v float32) string { return literal(loop.Number(1, float64(v), 0)) }

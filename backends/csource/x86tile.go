@@ -8,6 +8,7 @@ import (
 
 	"github.com/lathe-ml/lathe/compiler/backend"
 	"github.com/lathe-ml/lathe/compiler/loop"
+	"github.com/lathe-ml/lathe/compiler/tensor"
 )
 
 // A register tile is one asm block with fixed registers: gcc spills a tile of
@@ -35,10 +36,50 @@ func x86Of(t backend.Traits) (x86, bool) {
 }
 
 type asmWriter struct {
-	b   strings.Builder
-	x   x86
-	t   *loop.Tile
-	lab int
+	b      strings.Builder
+	x      x86
+	t      *loop.Tile
+	xs, ws int // bytes of an element of X and W
+	forms  x86Form
+	lab    int
+}
+
+// x86Form are the instructions of a kind of tile.
+type x86Form struct {
+	fma    string // accumulates; the second operand is W's
+	spread string // fills a register with one group of X
+	embed  string // what spreads an operand from memory
+}
+
+var x86Forms = [...]x86Form{
+	loop.TileF32:  {"vfmadd231ps", "vbroadcastss", "%{1to16%}"},
+	loop.TileBF16: {"vdpbf16ps", "vpbroadcastd", "%{1to16%}"},
+	loop.TileU8S8: {"vpdpbusd", "vpbroadcastd", ""},
+}
+
+// x86Narrow reports whether the target has the instructions for the types of a
+// tile's operands.
+func x86Narrow(t *loop.Tile, traits backend.Traits) bool {
+	for _, b := range []*loop.Buffer{t.S, t.Add} {
+		if b != nil && b.Type == tensor.BF16 && !traits.Has("avx512-bf16") {
+			return false
+		}
+	}
+	switch t.Kind {
+	case loop.TileBF16:
+		return !t.Lanes && traits.Has("avx512-bf16")
+	case loop.TileU8S8:
+		return traits.Has(vnni(traits))
+	}
+	return t.W.Type == tensor.F32 || t.W.Type == tensor.F16 && !t.Lanes && traits.Has("f16c")
+}
+
+// vnni is the instruction set of products of bytes at a target's width.
+func vnni(t backend.Traits) string {
+	if t.Lanes == 16 {
+		return "avx512-vnni"
+	}
+	return "avx-vnni"
 }
 
 func (a *asmWriter) op(format string, args ...any) {
@@ -53,22 +94,22 @@ func (a *asmWriter) acc(o, p int) string { return a.r(o*a.t.P + p) }
 // the registers.
 func x86Tile(t *loop.Tile, traits backend.Traits) string {
 	x, ok := x86Of(traits)
-	if !ok || t.L != x.lanes {
+	if !ok || t.L != x.lanes || !x86Narrow(t, traits) {
 		return ""
 	}
 	accs := t.OB * t.P
 	weights := t.OB
-	if t.P == 1 && !t.Lanes {
+	if t.P == 1 && !t.Lanes && alike(t) {
 		weights = 0
 	}
 	free := x.regs - accs - weights
-	if free < 0 || free == 0 && (!x.embed || t.P == 1) {
+	if free < 0 || free == 0 && (x86Forms[t.Kind].embed == "" || !x.embed || t.P == 1) {
 		return ""
 	}
-	if len(t.Red) > 5 || t.Act == "clip" && x.regs-accs < 2 || t.Act == "relu" && x.regs-accs < 1 {
+	if len(t.Red) > 5 || t.Add != nil && t.Add.Type == tensor.BF16 && x.regs-accs < 3 || t.Act == "clip" && x.regs-accs < 2 || t.Act == "relu" && x.regs-accs < 1 {
 		return ""
 	}
-	a := &asmWriter{x: x, t: t}
+	a := &asmWriter{x: x, t: t, xs: t.X.Type.Size(), ws: t.W.Type.Size(), forms: x86Forms[t.Kind]}
 	a.init()
 	a.op("mov %%[x], %%%%r9")
 	a.op("mov %%[w], %%%%r10")
@@ -165,10 +206,10 @@ func (a *asmWriter) nest(outer, body []loop.Red, tail loop.Red, accs, weights, f
 
 func (a *asmWriter) move(x, w int) {
 	if x != 0 {
-		a.op("add $%d, %%%%r9", x*4)
+		a.op("add $%d, %%%%r9", x*a.xs)
 	}
 	if w != 0 {
-		a.op("add $%d, %%%%r10", w*4)
+		a.op("add $%d, %%%%r10", w*a.ws)
 	}
 }
 
@@ -188,7 +229,7 @@ func (a *asmWriter) straight(red []loop.Red, accs, weights, free int) {
 			dw += rest % red[k].N * red[k].WStep
 			rest /= red[k].N
 		}
-		a.step(dx*4, dw*4, accs, weights, free, i)
+		a.step(dx*a.xs, dw*a.ws, accs, weights, free, i)
 	}
 }
 
@@ -197,41 +238,81 @@ func (a *asmWriter) step(dx, dw, accs, weights, free, turn int) {
 	t := a.t
 	if t.Prefetch > 0 {
 		for o := range t.OB {
-			a.op("prefetcht0 %d(%%%%r10)", dw+o*t.WO*4+t.Prefetch)
+			a.op("prefetcht0 %d(%%%%r10)", dw+o*t.WO*a.ws+t.Prefetch)
 		}
 	}
 	switch {
+	case t.Lanes && t.Kind == loop.TileU8S8: // the operand without sign is a register
+		w, x := a.r(accs), a.r(accs+1)
+		a.op("vmovups %d(%%%%r10), %s", dw, w)
+		for p := range t.P {
+			a.op("vmovups %d(%%%%r9), %s", dx+t.XP[p]*a.xs, x)
+			a.op("%s %s, %s, %s", a.fma(), w, x, a.acc(0, p))
+		}
 	case t.Lanes:
 		w := a.r(accs)
 		a.op("vmovups %d(%%%%r10), %s", dw, w)
 		for p := range t.P {
 			a.op("vfmadd231ps %d(%%%%r9), %s, %s", dx+t.XP[p]*4, w, a.acc(0, p))
 		}
-	case t.P == 1:
+	case t.P == 1 && alike(t):
 		x := a.r(accs + turn%min(free, 2))
-		a.op("vbroadcastss %d(%%%%r9), %s", dx+t.XP[0]*4, x)
+		a.op("%s %d(%%%%r9), %s", a.forms.spread, dx+t.XP[0]*a.xs, x)
 		for o := range t.OB {
-			a.op("vfmadd231ps %d(%%%%r10), %s, %s", dw+o*t.WO*4, x, a.acc(o, 0))
+			a.op("%s %d(%%%%r10), %s, %s", a.fma(), dw+o*t.WO*a.ws, x, a.acc(o, 0))
 		}
 	default:
 		for o := range t.OB {
-			a.op("vmovups %d(%%%%r10), %s", dw+o*t.WO*4, a.r(accs+o))
+			a.weights(dw+o*t.WO*a.ws, a.r(accs+o))
 		}
 		for p := range t.P {
-			at := dx + t.XP[p]*4
-			if free == 0 || t.OB == 1 && a.x.embed {
+			at := dx + t.XP[p]*a.xs
+			if (free == 0 || t.OB == 1 && a.x.embed) && a.forms.embed != "" {
 				for o := range t.OB {
-					a.op("vfmadd231ps %d(%%%%r9)%%{1to16%%}, %s, %s", at, a.r(accs+o), a.acc(o, p))
+					a.op("%s %d(%%%%r9)%s, %s, %s", a.forms.fma, at, a.forms.embed, a.r(accs+o), a.acc(o, p))
 				}
 				continue
 			}
 			x := a.r(accs + weights + p%min(free, 2))
-			a.op("vbroadcastss %d(%%%%r9), %s", at, x)
+			a.op("%s %d(%%%%r9), %s", a.forms.spread, at, x)
 			for o := range t.OB {
-				a.op("vfmadd231ps %s, %s, %s", x, a.r(accs+o), a.acc(o, p))
+				a.multiply(x, a.r(accs+o), a.acc(o, p))
 			}
 		}
 	}
+}
+
+// alike reports that W may be an operand from memory: its elements are as they
+// are multiplied, and the instruction takes them from there.
+func alike(t *loop.Tile) bool {
+	return t.Kind != loop.TileF32 || t.W.Type == tensor.F32
+}
+
+// weights loads a vector of W.
+func (a *asmWriter) weights(at int, reg string) {
+	if a.t.Kind == loop.TileF32 && a.t.W.Type == tensor.F16 {
+		a.op("vcvtph2ps %d(%%%%r10), %s", at, reg)
+		return
+	}
+	a.op("vmovups %d(%%%%r10), %s", at, reg)
+}
+
+// multiply accumulates the product of two registers. Bytes of X have no sign,
+// and the instruction takes such from its second source.
+func (a *asmWriter) multiply(x, w, acc string) {
+	if a.t.Kind == loop.TileU8S8 {
+		x, w = w, x
+	}
+	a.op("%s %s, %s, %s", a.fma(), x, w, acc)
+}
+
+// fma is the instruction that accumulates; AVX-VNNI shares its name with
+// AVX512-VNNI.
+func (a *asmWriter) fma() string {
+	if a.t.Kind == loop.TileU8S8 && !a.x.embed {
+		return "%{vex%} " + a.forms.fma
+	}
+	return a.forms.fma
 }
 
 // finish adds, bounds and stores the accumulators. vmaxps and vminps give
@@ -239,6 +320,11 @@ func (a *asmWriter) step(dx, dw, accs, weights, free, turn int) {
 func (a *asmWriter) finish(accs int) {
 	t := a.t
 	lo, hi := a.r(accs), a.r(accs+1)
+	if t.Kind == loop.TileU8S8 {
+		for i := range accs {
+			a.op("vcvtdq2ps %s, %s", a.r(i), a.r(i))
+		}
+	}
 	switch t.Act {
 	case "relu":
 		a.constant(lo, 0)
@@ -249,7 +335,13 @@ func (a *asmWriter) finish(accs int) {
 	for o := range t.OB {
 		for p := range t.P {
 			v := a.acc(o, p)
-			if t.Add != nil {
+			switch {
+			case t.Add != nil && t.Add.Type == tensor.BF16:
+				wide := a.r(accs + 2)
+				a.op("vpmovzxwd %d(%%[a]), %s", (t.AP[p]+o*t.AO)*2, wide)
+				a.op("vpslld $16, %s, %s", wide, wide)
+				a.op("vaddps %s, %s, %s", wide, v, v)
+			case t.Add != nil:
 				a.op("vaddps %d(%%[a]), %s, %s", (t.AP[p]+o*t.AO)*4, v, v)
 			}
 			switch t.Act {
@@ -258,6 +350,12 @@ func (a *asmWriter) finish(accs int) {
 			case "clip":
 				a.op("vmaxps %s, %s, %s", v, lo, v)
 				a.op("vminps %s, %s, %s", v, hi, v)
+			}
+			if t.S.Type == tensor.BF16 {
+				half := strings.Replace(v, "zmm", "ymm", 1)
+				a.op("vcvtneps2bf16 %s, %s", v, half)
+				a.op("vmovdqu %s, %d(%%[s])", half, (t.SP[p]+o*t.SO)*2)
+				continue
 			}
 			a.op("vmovups %s, %d(%%[s])", v, (t.SP[p]+o*t.SO)*4)
 		}

@@ -115,7 +115,7 @@ func (x *exec) stmt(s loop.Stmt) {
 	case *loop.Zero:
 		from := x.eval(s.From).I
 		for i := range int64(s.N) {
-			x.store(s.Buf, from+i, value{})
+			x.fill(s.Buf, from+i, s.Fill)
 		}
 	case *loop.Tile:
 		x.tile(s)
@@ -184,6 +184,17 @@ func (x *exec) load(b *loop.Buffer, i int64) value {
 	}
 	fail("load %s: elements of type %s", b.Name, b.Type)
 	return value{}
+}
+
+// fill sets every byte of an element.
+func (x *exec) fill(b *loop.Buffer, i int64, v byte) {
+	if b.Space == loop.Param && !b.Out {
+		fail("fill %s, which is not an output", b.Name)
+	}
+	m := x.slot(b, i, "fill")
+	for j := range m {
+		m[j] = v
+	}
 }
 
 func (x *exec) store(b *loop.Buffer, i int64, v value) {

@@ -15,18 +15,28 @@ func (x *exec) tile(t *loop.Tile) {
 		return x.eval(e).I
 	}
 	xa, wa, ba, sa, aa := at(t.X, t.XAt), at(t.W, t.WAt), at(t.B, t.BAt), at(t.S, t.SAt), at(t.Add, t.AddAt)
+	g := int64(t.Kind.Group())
 	for o := range t.OB {
 		for p := range t.P {
 			for l := range t.L {
-				var acc float32
-				if t.B != nil {
-					acc = x.f32(t.B, ba+int64(o*t.L+l))
-				}
 				xi := xa + int64(t.XP[p])
 				if t.Lanes {
-					xi += int64(l)
+					xi += int64(l) * g
 				}
-				acc = x.sum(t, t.Red, acc, wa+int64(o*t.WO+l), xi)
+				wi := wa + int64(o*t.WO) + int64(l)*g
+				var acc float32
+				if t.Kind == loop.TileU8S8 {
+					var sum int32
+					if t.B != nil {
+						sum = int32(x.load(t.B, ba+int64(o*t.L+l)).I)
+					}
+					acc = float32(x.whole(t, t.Red, sum, wi, xi))
+				} else {
+					if t.B != nil {
+						acc = x.f32(t.B, ba+int64(o*t.L+l))
+					}
+					acc = x.sum(t, t.Red, acc, wi, xi)
+				}
 				if t.Add != nil {
 					acc += x.f32(t.Add, aa+int64(o*t.AO+t.AP[p]+l))
 				}
@@ -41,11 +51,29 @@ func (x *exec) f32(b *loop.Buffer, i int64) float32 { return float32(x.load(b, i
 // sum runs the reduction loops, outermost first.
 func (x *exec) sum(t *loop.Tile, red []loop.Red, acc float32, w, xi int64) float32 {
 	if len(red) == 0 {
-		return acc + float32(x.f32(t.W, w)*x.f32(t.X, xi))
+		for g := range int64(t.Kind.Group()) {
+			acc += float32(x.f32(t.W, w+g) * x.f32(t.X, xi+g))
+		}
+		return acc
 	}
 	r := red[0]
 	for i := range int64(r.N) {
 		acc = x.sum(t, red[1:], acc, w+i*int64(r.WStep), xi+i*int64(r.XStep))
+	}
+	return acc
+}
+
+// whole is sum for products of integers.
+func (x *exec) whole(t *loop.Tile, red []loop.Red, acc int32, w, xi int64) int32 {
+	if len(red) == 0 {
+		for g := range int64(t.Kind.Group()) {
+			acc += int32(x.load(t.W, w+g).I) * int32(x.load(t.X, xi+g).I)
+		}
+		return acc
+	}
+	r := red[0]
+	for i := range int64(r.N) {
+		acc = x.whole(t, red[1:], acc, w+i*int64(r.WStep), xi+i*int64(r.XStep))
 	}
 	return acc
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/lathe-ml/lathe/compiler/loop"
 	"github.com/lathe-ml/lathe/compiler/program"
+	"github.com/lathe-ml/lathe/compiler/tensor"
 )
 
 // programFormat is the version of program files.
@@ -302,8 +303,14 @@ func (e *encoder) stmt(s loop.Stmt) fileStmt {
 	case *loop.Cond:
 		return fileStmt{Kind: "cond", Val: e.expr(s.If), Body: e.body(s.Then), Else: e.body(s.Else)}
 	case *loop.Zero:
+		if s.Fill != 0 {
+			reject("memory that is filled with %d", s.Fill)
+		}
 		return fileStmt{Kind: "zero", Buf: e.buf(s.Buf), At: e.expr(s.From), N: s.N}
 	case *loop.Tile:
+		if s.Kind != loop.TileF32 || s.W.Type != tensor.F32 || s.S.Type != tensor.F32 || s.Add != nil && s.Add.Type != tensor.F32 {
+			reject("a tile of narrow operands")
+		}
 		return fileStmt{Kind: "tile", Tile: e.tile(s)}
 	}
 	reject("a statement of type %T is not known", s)

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/lathe-ml/lathe/compiler/loop"
+	"github.com/lathe-ml/lathe/compiler/tensor"
 )
 
 // tileCode is a register tile made ready. The lanes are taken by fours and the
@@ -41,6 +42,9 @@ func (b *builder) tile(t *loop.Tile) stmt {
 	c.a, c.aa = bind(t.Add, t.AddAt)
 	if c.x < 0 || c.w < 0 || c.s < 0 || len(t.XP) != t.P || len(t.SP) != t.P || t.Add != nil && len(t.AP) != t.P {
 		reject("a tile lacks operands")
+	}
+	if t.Kind != loop.TileF32 || t.W.Type != tensor.F32 || t.S.Type != tensor.F32 || t.Add != nil && t.Add.Type != tensor.F32 {
+		reject("a tile of narrow operands")
 	}
 	if t.Act != "" && t.Act != "relu" && t.Act != "clip" {
 		reject("activation %q of a tile is not known", t.Act)

@@ -60,12 +60,18 @@ func printBody(b *strings.Builder, body []Stmt, in string) {
 			}
 			b.WriteString(in + "}\n")
 		case *Zero:
-			fmt.Fprintf(b, "%szero %s[%s] × %d\n", in, s.Buf.Name, s.From.Key(), s.N)
+			fmt.Fprintf(b, "%szero %s[%s] × %d", in, s.Buf.Name, s.From.Key(), s.N)
+			if s.Fill != 0 {
+				fmt.Fprintf(b, " with %d", s.Fill)
+			}
+			b.WriteByte('\n')
 		case *Tile:
 			printTile(b, s, in)
 		}
 	}
 }
+
+var tileNames = [...]string{TileF32: "", TileBF16: "bf16 ", TileU8S8: "u8s8 "}
 
 func printTile(b *strings.Builder, t *Tile, in string) {
 	at := func(buf *Buffer, e *Expr) string {
@@ -74,8 +80,8 @@ func printTile(b *strings.Builder, t *Tile, in string) {
 		}
 		return buf.Name + "[" + e.Key() + "]"
 	}
-	fmt.Fprintf(b, "%stile %dx%dx%d %s = bias %s + sum %v of %s(+%d) * %s%v to %v(+%d)",
-		in, t.OB, t.P, t.L, at(t.S, t.SAt), at(t.B, t.BAt), t.Red, at(t.W, t.WAt), t.WO, at(t.X, t.XAt), t.XP, t.SP, t.SO)
+	fmt.Fprintf(b, "%s%stile %dx%dx%d %s = bias %s + sum %v of %s(+%d) * %s%v to %v(+%d)",
+		in, tileNames[t.Kind], t.OB, t.P, t.L, at(t.S, t.SAt), at(t.B, t.BAt), t.Red, at(t.W, t.WAt), t.WO, at(t.X, t.XAt), t.XP, t.SP, t.SO)
 	if t.Lanes {
 		b.WriteString(" lanes")
 	}

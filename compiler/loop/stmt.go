@@ -52,11 +52,12 @@ type Cond struct {
 	Then, Else []Stmt
 }
 
-// Zero clears N elements of Buf from From on.
+// Zero clears N elements of Buf from From on, or fills each of their bytes.
 type Zero struct {
 	Buf  *Buffer
 	From *Expr
 	N    int
+	Fill byte
 }
 
 func (*For) stmt()   {}

@@ -117,7 +117,7 @@ func (k *kb) read(v *ir.Value, idx []*loop.Expr) *loop.Expr {
 		return loop.At(k.param(p.buf, false), p.layout.offset(idx))
 	}
 	if p := k.l.places[v]; p != nil {
-		return loop.At(k.param(p.buf, false), p.layout.offset(idx))
+		return p.layout.loaded(v.DType(), loop.At(k.param(p.buf, false), p.layout.offset(idx)))
 	}
 	n := v.Def
 	switch core.Lookup(n.Op).Class {

@@ -22,7 +22,7 @@ func (l *lowerer) arrange() {
 		for _, v := range values {
 			lay := plain(v.Static())
 			if len(values) > 1 { // sorting stores by position, row-major
-				l.places[v] = &place{l.newBuf(v.Name, v.DType(), lay.Len()), lay}
+				l.places[v] = l.newPlace(v.Name, v.DType(), lay)
 				continue
 			}
 			if !l.isOut[v] && l.wantsBlocks(g, v) {
@@ -31,7 +31,10 @@ func (l *lowerer) arrange() {
 			if h, ok := halo[v]; ok && !l.isOut[v] && v.Rank() == 4 {
 				lay.Lo, lay.Hi = h[0], h[1]
 			}
-			l.places[v] = &place{l.newBuf(v.Name, v.DType(), lay.Len()), lay}
+			if !l.isOut[v] {
+				l.narrowed(g, v, &lay)
+			}
+			l.places[v] = l.newPlace(v.Name, v.DType(), lay)
 		}
 	}
 	l.joinInPlace()

@@ -51,7 +51,7 @@ func (l *lowerer) emitAttention(g *group) error {
 	a := g.attention
 	dst := l.target(g.root)
 	l.clear(g.root, dst)
-	q, err := l.rowMajor(a.qk.Inputs[0], slices.Concat(a.q.LB, a.q.LF, a.q.LC))
+	q, err := l.rowMajor(a.qk.Inputs[0], slices.Concat(a.q.LB, a.q.LF, a.q.LC), operands{})
 	if err != nil {
 		return err
 	}
@@ -84,7 +84,7 @@ func (c *attentionKernel) values(l *lowerer) (*buf, error) {
 	c.vw = vectors * c.lanes
 	if c.dv%c.lanes == 0 {
 		c.vStep, c.vOuter, c.vBatch = c.dv, c.lanes, c.t*c.dv
-		return l.rowMajor(v, slices.Concat(c.attention.v.RB, c.attention.v.RC, c.attention.v.RF))
+		return l.rowMajor(v, slices.Concat(c.attention.v.RB, c.attention.v.RC, c.attention.v.RF), operands{})
 	}
 	c.vStep, c.vOuter, c.vBatch = c.lanes, c.t*c.lanes, vectors*c.t*c.lanes
 	d := &tiledDot{DotDims: c.attention.v, b: c.b, k: c.t, n: c.dv, y: v, lanes: c.lanes}

@@ -2,6 +2,7 @@ package lower
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -29,6 +30,7 @@ type tiledConv struct {
 	wino       int // tile size of Winograd's form, 0 for the direct one
 	mode       precision.Mode
 	site       *site
+	operands
 }
 
 // tiled gives the tile geometry of a convolution; nil if it needs the general
@@ -79,6 +81,7 @@ const (
 	formDepthwise = "depthwise" // a filter per channel, lanes are channels
 	formPixels    = "pixels"    // lanes are neighbouring pixels of a row
 	formWinograd  = "winograd"  // with the tile's size behind it
+	formInt8      = "int8"      // direct, products of bytes
 )
 
 // decide picks the form, false if none serves.
@@ -119,6 +122,13 @@ func (c *tiledConv) decide(l *lowerer, n *ir.Node) bool {
 	case (c.ic/g)%lanes == 0 && (c.oc/g)%lanes == 0:
 		heuristic, possible = formDirect, append(possible, formDirect)
 	}
+	bytes, ok := l.bytes(n.Inputs[0], c.w)
+	if ok && (bytes.center == 0 || g == 1 && c.pointwise()) && (g == 1 && c.ic >= 4 || g > 1 && slices.Contains(possible, formDirect)) {
+		possible = append(possible, formInt8)
+		if heuristic != formPixels && heuristic != "" {
+			heuristic = formInt8
+		}
+	}
 	if heuristic == "" {
 		return false
 	}
@@ -133,6 +143,9 @@ func (c *tiledConv) decide(l *lowerer, n *ir.Node) bool {
 	case formPlanar:
 		c.planar, c.groupWidth = true, c.ocb
 	default:
+		if form == formInt8 {
+			c.operands = bytes
+		}
 		c.groupWidth = c.ocb / g
 		c.icb = blocks(c.ic / g)
 		if m, ok := strings.CutPrefix(form, formWinograd); ok {
@@ -167,7 +180,9 @@ type convTile struct {
 	cols     int
 	flat     bool
 	lanes    int
-	prefetch int // bytes
+	prefetch int  // bytes
+	sumsBuf  *buf // of the left operand's pixels, if the weights have a center
+	sums     *loop.Buffer
 }
 
 // prefetches are the distances at which weights may be fetched ahead, in bytes.
@@ -200,7 +215,7 @@ func (l *lowerer) emitTiledConv(g *group) (bool, error) {
 }
 
 func (l *lowerer) conv(c *tiledConv, g *group, dst *place) error {
-	want := Layout{Shape: g.anchor.Inputs[0].Static(), L: l.o.Lanes, Lo: c.lo, Hi: c.hi}
+	want := Layout{Shape: g.anchor.Inputs[0].Static(), L: l.o.Lanes, Lo: c.lo, Hi: c.hi, As: c.as(), Shift: c.shift}
 	if c.planar {
 		want.L = 1
 	}
@@ -208,17 +223,29 @@ func (l *lowerer) conv(c *tiledConv, g *group, dst *place) error {
 	if err != nil {
 		return err
 	}
+	var sums *buf
+	if c.center != 0 {
+		if x.layout.Lo != [2]int{} || x.layout.Hi != [2]int{} {
+			if x, err = l.withoutHalo(g.anchor.Inputs[0], want); err != nil {
+				return err
+			}
+		}
+		sums = l.pixelSums(g.anchor.Inputs[0], x)
+	}
 	l.places[g.root] = nil
 	defer func() { l.places[g.root] = dst }()
-	t := &convTile{tiledConv: c, g: g, x: x, y: dst, lanes: l.o.Lanes, rows: c.Out[0], cols: c.Out[1]}
+	t := &convTile{sumsBuf: sums, tiledConv: c, g: g, x: x, y: dst, lanes: l.o.Lanes, rows: c.Out[0], cols: c.Out[1]}
 	if c.wino > 0 {
 		t.emitWinograd(l)
 		return nil
 	}
 	t.p = l.peel(g, 1, func(v *ir.Value) bool {
 		p := l.places[v]
-		return p != nil && p.layout.L == dst.layout.L && tensor.Numel(v.Static()) == tensor.Numel(g.root.Static())
+		return p != nil && p.layout.L == dst.layout.L && l.tileStores(p.layout) && tensor.Numel(v.Static()) == tensor.Numel(g.root.Static())
 	})
+	if c.kind == loop.TileU8S8 { // scales come first
+		t.p = peeled{last: g.anchor.Outputs[0]}
+	}
 	if t.p.add != nil {
 		t.addPlace = l.places[t.p.add]
 	}
@@ -231,7 +258,7 @@ func (l *lowerer) conv(c *tiledConv, g *group, dst *place) error {
 	if c.planar {
 		steps *= c.ic
 	} else if !c.depthwise {
-		steps *= c.icb * t.lanes
+		steps *= c.icb * t.lanes / c.kind.Group()
 	}
 	t.shape = l.tile(c.site, c.groupOr(1), t.rows, t.cols, steps, c.depthwise)
 	t.emit(l)
@@ -261,7 +288,13 @@ func (t *convTile) emit(l *lowerer) {
 	if t.p.bias != nil {
 		t.bb = k.param(l.biasBuf(t.wName, t.p.bias, t.oc, t.ocb), false)
 	}
-	direct := t.p.last == t.g.root
+	if t.kind == loop.TileU8S8 && t.shift != 0 {
+		t.bb = k.param(t.shifted(l), false)
+	}
+	if t.center != 0 {
+		t.sums = k.param(t.sumsBuf, false)
+	}
+	direct := t.p.last == t.g.root && l.tileStores(t.y.layout) && t.center == 0
 	if !direct {
 		t.scratch = k.local("s", tensor.F32, ob*t.shape.points()*t.lanes)
 	}
@@ -357,7 +390,8 @@ func (t *convTile) tileAt(ob, tr, tw int, image, block, oh, ow *loop.Expr) []loo
 	xl, yl, lanes := t.x.layout, t.y.layout, t.lanes
 	vec := ob * lanes
 	kh, kw := t.Kernel[0], t.Kernel[1]
-	tile := &loop.Tile{OB: ob, P: tr * tw, L: lanes, X: t.xb, W: t.wb, B: t.bb, WO: lanes, Lanes: t.depthwise,
+	grp := t.kind.Group()
+	tile := &loop.Tile{Kind: t.kind, OB: ob, P: tr * tw, L: lanes, X: t.xb, W: t.wb, B: t.bb, WO: lanes * grp, Lanes: t.depthwise,
 		Act: t.p.act, Lo: t.p.lo, Hi: t.p.hi, Prefetch: t.prefetch,
 		XP: t.points(xl, tr, tw, t.Strides[0], t.Strides[1])}
 	ih := loop.Add(loop.Mul(oh, t.Strides[0]), loop.Int(-t.Lo[0]))
@@ -378,7 +412,7 @@ func (t *convTile) tileAt(ob, tr, tw int, image, block, oh, ow *loop.Expr) []loo
 		perBlock *= t.ic
 	default:
 		plane = loop.Add(loop.Mul(image, xl.blocks()), loop.Mul(loop.Div(block, t.groupWidth), t.icb))
-		ic := loop.Red{N: min(lanes, t.ic/t.Groups), XStep: 1, WStep: vec} // a lone block may be part full
+		ic := loop.Red{N: (min(lanes, t.ic/t.Groups) + grp - 1) / grp, XStep: grp, WStep: vec * grp} // a lone block may be part full
 		cols.WStep, rows.WStep = lanes*vec, kw*lanes*vec
 		tile.Red = []loop.Red{{N: t.icb, XStep: xl.plane(), WStep: kh * kw * lanes * vec}, rows, cols, ic}
 		perBlock *= t.icb * lanes
@@ -431,53 +465,13 @@ func (t *convTile) element(o, r *loop.Var, tr, tw int, col, lane, image, block, 
 	point := loop.Add(loop.Add(loop.Mul(loop.V(o), tr*tw), loop.Mul(loop.V(r), tw)), col)
 	held := loop.At(t.scratch, loop.Add(loop.Mul(point, t.lanes), lane))
 	k.memo = map[string]*loop.Expr{}
+	if t.sums != nil {
+		held = t.centered(held, loop.At(t.sums, loop.Add(loop.Mul(image, t.Out[0]*t.Out[1]), loop.Add(loop.Mul(idx[2], t.Out[1]), idx[3]))))
+	}
 	k.over[t.p.last] = func([]*loop.Expr) *loop.Expr { return held }
 	val := k.access(t.g.root, idx)
 	delete(k.over, t.p.last)
-	val = loop.If(loop.Less(ch, loop.Int(t.oc)), val, loop.Number(tensor.F32, 0, 0))
+	val = t.y.layout.stored(val)
+	val = loop.If(loop.Less(ch, loop.Int(t.oc)), val, loop.Number(val.Type, 0, 0))
 	return &loop.Store{Buf: t.yb, Index: t.y.layout.offset(idx), Val: val}
-}
-
-// packed lays the weights out in the order in which the tiles read them:
-// output blocks in tiles of OB, input channels, kernel, OB vectors of lanes.
-func (t *convTile) packed(l *lowerer) (b *buf) {
-	kk := t.Kernel[0] * t.Kernel[1]
-	lanes, ob, w := t.lanes, t.shape.OB, t.w
-	if t.depthwise {
-		return l.weightBuf(t.wName, t.ocb*kk*lanes, func() []float32 {
-			src, out := tensor.As[float32](w), make([]float32, t.ocb*kk*lanes)
-			for c := range t.oc {
-				for k := range kk {
-					out[(c/lanes*kk+k)*lanes+c%lanes] = src[c*kk+k]
-				}
-			}
-			return out
-		})
-	}
-	icg := t.ic / t.Groups // channels of a group
-	ics := t.icb * lanes
-	if t.planar {
-		ics = t.ic
-	}
-	width := t.groupWidth
-	return l.weightBuf(t.wName, t.ocb*ics*kk*lanes, func() []float32 {
-		src, out := tensor.As[float32](w), make([]float32, t.ocb*ics*kk*lanes)
-		for oc := range t.oc {
-			block, lane := oc/lanes, oc%lanes
-			in := block % width              // block within its group
-			first := block - in + in/ob*ob   // first block of its tile
-			n := min(ob, width-in/ob*ob)     // blocks of its tile
-			base := first * ics * kk * lanes // where the tile's weights begin
-			for ic := range icg {
-				for k := range kk {
-					step := ic*kk + k // planar: channel, kernel
-					if !t.planar {    // blocked: channel block, kernel, channel
-						step = (ic/lanes*kk+k)*lanes + ic%lanes
-					}
-					out[base+(step*n+block-first)*lanes+lane] = src[(oc*icg+ic)*kk+k]
-				}
-			}
-		}
-		return out
-	})
 }

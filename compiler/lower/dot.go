@@ -23,6 +23,19 @@ type tiledDot struct {
 	shape      tileShape
 	lanes      int
 	site       *site
+	operands
+	sumsBuf *buf // of the left operand's rows, if the weights have a center
+	sums    *loop.Buffer
+}
+
+// dot gives the tile geometry of a product; nil if it needs the general form.
+func (l *lowerer) dot(n *ir.Node) *tiledDot {
+	if d, ok := l.dots[n]; ok {
+		return d
+	}
+	d := l.newDot(n)
+	l.dots[n] = d
+	return d
 }
 
 func (l *lowerer) newDot(n *ir.Node) *tiledDot {
@@ -51,28 +64,43 @@ func (l *lowerer) newDot(n *ir.Node) *tiledDot {
 		right = "constant"
 	}
 	d.site = l.siteOf(n, fmt.Sprintf("dot batch%d m%d k%d n%d %s", d.b, d.m, d.k, d.n, right))
-	d.site.form(formDirect, formDirect)
+	d.decide(l)
 	return d
 }
 
+// decide picks the form.
+func (d *tiledDot) decide(l *lowerer) {
+	heuristic, possible := formDirect, []string{formDirect}
+	bytes, ok := l.bytes(d.x, d.w)
+	if ok = ok && d.k%loop.TileU8S8.Group() == 0; ok {
+		heuristic, possible = formInt8, append(possible, formInt8)
+	}
+	if d.site.form(heuristic, possible...) == formInt8 {
+		d.operands = bytes
+	}
+}
+
 func (l *lowerer) emitTiledDot(g *group) (bool, error) {
-	d := l.newDot(g.anchor)
+	d := l.dot(g.anchor)
 	dst := l.target(g.root)
 	if d == nil || !dst.layout.isPlain() {
 		return false, nil
 	}
 	l.site = d.site
-	lhs, err := l.rowMajor(d.x, slices.Concat(d.LB, d.LF, d.LC))
+	lhs, err := l.rowMajor(d.x, slices.Concat(d.LB, d.LF, d.LC), d.operands)
 	if err != nil {
 		return true, err
 	}
 	blocks := (d.n + d.lanes - 1) / d.lanes
-	d.shape = l.tile(d.site, blocks, 1, min(d.m, apart(d.k)), d.k, false)
+	d.shape = l.tile(d.site, blocks, 1, min(d.m, apart(d.k/d.kind.Group())), d.k/d.kind.Group(), false)
 	var w *buf
 	if d.w != nil {
 		w = d.packConst(l, blocks)
 	} else if w, err = d.packAtRun(l, blocks); err != nil {
 		return true, err
+	}
+	if d.center != 0 {
+		d.sumsBuf = l.rowSums(d.x, lhs, d.b*d.m, d.k)
 	}
 	l.places[g.root] = nil
 	defer func() { l.places[g.root] = dst }()
@@ -93,13 +121,14 @@ func apart(k int) int {
 	return 28
 }
 
-// rowMajor gives a value's buffer with its axes in the given order.
-func (l *lowerer) rowMajor(v *ir.Value, order []int) (*buf, error) {
+// rowMajor gives a value's buffer with its axes in the given order, in the
+// type that a form reads.
+func (l *lowerer) rowMajor(v *ir.Value, order []int, form operands) (*buf, error) {
 	if slices.IsSorted(order) {
-		if v.Const != nil {
+		if v.Const != nil && form.kind == loop.TileF32 {
 			return l.constPlace(v, v.Const).buf, nil
 		}
-		p, err := l.inLayout(v, plain(v.Static()))
+		p, err := l.inLayout(v, Layout{Shape: v.Static(), L: 1, As: form.as(), Shift: form.shift})
 		if err != nil {
 			return nil, err
 		}
@@ -111,7 +140,7 @@ func (l *lowerer) rowMajor(v *ir.Value, order []int) (*buf, error) {
 	for i, a := range order {
 		shape[i] = v.Static()[a]
 	}
-	c := &place{l.newBuf(v.Name+"·rows", v.DType(), tensor.Numel(shape)), plain(shape)}
+	c := l.newPlace(v.Name+"·rows", v.DType(), Layout{Shape: shape, L: 1, As: form.as(), Shift: form.shift})
 	err := l.pointwiseTo(v, c, "pack", func(k *kb, idx []*loop.Expr) *loop.Expr {
 		src := make([]*loop.Expr, len(idx))
 		for i, a := range order {
@@ -124,26 +153,59 @@ func (l *lowerer) rowMajor(v *ir.Value, order []int) (*buf, error) {
 
 // packConst lays a constant right operand out as [batch][tile][K][OB][lanes].
 func (d *tiledDot) packConst(l *lowerer, blocks int) *buf {
-	ob, lanes := d.shape.OB, d.lanes
-	return l.weightBuf(d.y.Name, d.b*blocks*d.k*lanes, func() []float32 {
-		out := make([]float32, d.b*blocks*d.k*lanes)
-		src := tensor.As[float32](d.w)
-		strides := func(axes []int) (sizes, steps []int) {
-			for _, a := range axes {
-				sizes = append(sizes, d.w.Shape[a])
-				steps = append(steps, tensor.Numel(d.w.Shape[a+1:]))
+	n := d.b * blocks * d.k * d.lanes
+	switch d.kind {
+	case loop.TileU8S8:
+		return constBuf(l, d.y.Name, tensor.I8, n, func() []int8 {
+			return packDot(d, blocks, func(f float32) int8 { return int8(f - float32(d.center)) })
+		})
+	}
+	return l.weightBuf(d.y.Name, n, func() []float32 { return packDot(d, blocks, func(f float32) float32 { return f }) })
+}
+
+// packDot fills the tiles' weights; groups of a narrow product's elements lie
+// side by side.
+func packDot[T any](d *tiledDot, blocks int, of func(float32) T) []T {
+	ob, lanes, g := d.shape.OB, d.lanes, d.kind.Group()
+	out := make([]T, d.b*blocks*d.k*lanes)
+	src := tensor.As[float32](d.w)
+	bo, ko, no := d.weightOffsets()
+	for b := range d.b {
+		for n := range d.n {
+			block := n / lanes
+			first := block / ob * ob
+			in := min(ob, blocks-first)
+			base := (b*blocks+first)*d.k*lanes + ((block-first)*lanes+n%lanes)*g
+			for k := range d.k {
+				out[base+k/g*in*lanes*g+k%g] = of(src[bo[b]+ko[k]+no[n]])
 			}
-			return
 		}
-		bo, ko, no := offsets(strides(d.RB)), offsets(strides(d.RC)), offsets(strides(d.RF))
+	}
+	return out
+}
+
+// weightOffsets are the offsets of batches, steps and columns in the weights.
+func (d *tiledDot) weightOffsets() (batch, k, n []int) {
+	of := func(axes []int) []int {
+		var sizes, steps []int
+		for _, a := range axes {
+			sizes = append(sizes, d.w.Shape[a])
+			steps = append(steps, tensor.Numel(d.w.Shape[a+1:]))
+		}
+		return offsets(sizes, steps)
+	}
+	return of(d.RB), of(d.RC), of(d.RF)
+}
+
+// shifted is what the shift of the left operand adds to each sum.
+func (d *tiledDot) shifted(l *lowerer, blocks int) *buf {
+	return constBuf(l, d.y.Name+"·shift", tensor.I32, d.b*blocks*d.lanes, func() []int32 {
+		src, out := tensor.As[float32](d.w), make([]int32, d.b*blocks*d.lanes)
+		bo, ko, no := d.weightOffsets()
 		for b := range d.b {
 			for n := range d.n {
-				block := n / lanes
-				first := block / ob * ob
-				in := min(ob, blocks-first)
-				base := (b*blocks+first)*d.k*lanes + (block-first)*lanes + n%lanes
-				for k := range d.k {
-					out[base+k*in*lanes] = src[bo[b]+ko[k]+no[n]]
+				for _, k := range ko {
+					out[b*blocks*d.lanes+n] += int32(d.shift) * int32(src[bo[b]+k+no[n]])
 				}
 			}
 		}
@@ -203,23 +265,32 @@ func (d *tiledDot) emit(l *lowerer, g *group, dst *place, lhs, w *buf, blocks in
 	ob, tm := d.shape.OB, d.shape.TW
 	p := l.peel(g, g.root.Rank()-1, func(v *ir.Value) bool {
 		q := l.places[v]
-		return q != nil && q.layout.isPlain() && d.n%d.lanes == 0
+		return q != nil && q.layout.isPlain() && l.tileStores(q.layout) && d.n%d.lanes == 0
 	})
 	if p.bias != nil && len(d.RF) != 1 && p.bias.Len() > 1 {
 		p = peeled{last: g.anchor.Outputs[0]}
 	}
+	if d.kind == loop.TileU8S8 { // scales come first
+		p = peeled{last: g.anchor.Outputs[0]}
+	}
 	var bb *loop.Buffer
-	if p.bias != nil {
+	if d.shift != 0 {
+		bb = k.param(d.shifted(l, blocks), false)
+	} else if p.bias != nil {
 		bb = k.param(l.biasBuf(d.y.Name, p.bias, d.n, blocks), false)
 	}
-	direct := p.last == g.root && d.n%d.lanes == 0
+	direct := p.last == g.root && d.n%d.lanes == 0 && l.tileStores(dst.layout)
+	grp := d.kind.Group()
+	if d.center != 0 {
+		direct, d.sums = false, k.param(d.sumsBuf, false)
+	}
 	var scratch *loop.Buffer
 	if !direct {
 		scratch = k.local("s", tensor.F32, ob*tm*d.lanes)
 	}
 	tile := func(ob, tm int, b, block, m *loop.Expr) []loop.Stmt {
-		t := &loop.Tile{OB: ob, P: tm, L: d.lanes, X: xb, W: wb, B: bb, Act: p.act, Lo: p.lo, Hi: p.hi, WO: d.lanes, Prefetch: prefetch}
-		t.Red = []loop.Red{{N: d.k, XStep: 1, WStep: ob * d.lanes}}
+		t := &loop.Tile{Kind: d.kind, OB: ob, P: tm, L: d.lanes, X: xb, W: wb, B: bb, Act: p.act, Lo: p.lo, Hi: p.hi, WO: d.lanes * grp, Prefetch: prefetch}
+		t.Red = []loop.Red{{N: d.k / grp, XStep: grp, WStep: ob * d.lanes * grp}}
 		if d.w == nil {
 			t.WO, t.Red[0].WStep = d.k*d.lanes, d.lanes
 		}
@@ -228,6 +299,9 @@ func (d *tiledDot) emit(l *lowerer, g *group, dst *place, lhs, w *buf, blocks in
 		t.WAt = loop.Mul(loop.Add(loop.Mul(b, blocks), block), d.k*d.lanes)
 		if bb != nil {
 			t.BAt = loop.Mul(block, d.lanes)
+			if d.shift != 0 {
+				t.BAt = loop.Mul(loop.Add(loop.Mul(b, blocks), block), d.lanes)
+			}
 		}
 		for i := range tm {
 			t.XP = append(t.XP, i*d.k)
@@ -283,11 +357,14 @@ func (d *tiledDot) epilogue(k *kb, g *group, dst *place, yb *loop.Buffer, p peel
 	n := loop.Add(loop.Mul(loop.Add(block, loop.V(o)), d.lanes), loop.V(ln))
 	idx := slices.Concat(loop.Unflatten(b, a[:nb]), loop.Unflatten(loop.Add(m, loop.V(r)), a[nb:nb+nl]), loop.Unflatten(n, a[nb+nl:]))
 	held := loop.At(scratch, loop.Add(loop.Mul(loop.Add(loop.Mul(loop.V(o), tm), loop.V(r)), d.lanes), loop.V(ln)))
+	if d.sums != nil {
+		held = d.centered(held, loop.At(d.sums, loop.Add(loop.Mul(b, d.m), loop.Add(m, loop.V(r)))))
+	}
 	k.memo = map[string]*loop.Expr{}
 	k.over[p.last] = func([]*loop.Expr) *loop.Expr { return held }
 	val := k.access(g.root, idx)
 	delete(k.over, p.last)
-	var s loop.Stmt = &loop.Store{Buf: yb, Index: dst.layout.offset(idx), Val: val}
+	var s loop.Stmt = &loop.Store{Buf: yb, Index: dst.layout.offset(idx), Val: dst.layout.stored(val)}
 	if c := loop.Less(n, loop.Int(d.n)); c.Kind != loop.Const {
 		s = &loop.Cond{If: c, Then: []loop.Stmt{s}}
 	}

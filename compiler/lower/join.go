@@ -49,7 +49,7 @@ func (l *lowerer) slot(whole *place, x *ir.Value, axis, at int) (from int, ok bo
 		return 0, false
 	}
 	w := whole.layout
-	if p.layout.L != w.L || p.layout.Lo != w.Lo || p.layout.Hi != w.Hi || at%w.L != 0 {
+	if p.layout.L != w.L || p.layout.Lo != w.Lo || p.layout.Hi != w.Hi || p.layout.Shift != w.Shift || at%w.L != 0 {
 		return 0, false
 	}
 	if w.isPlain() {

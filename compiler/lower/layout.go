@@ -8,11 +8,14 @@ import (
 // Layout is how a value lies in memory. L = 1 is row-major; L > 1 is
 // N, C/L, H, W, L for rank 4, so that a vector holds L channels of one pixel.
 // The halo is zero-filled rows and columns around each plane, which lets
-// convolutions read past the edge.
+// convolutions read past the edge. As is the type that elements of F32 have in
+// memory where that is a narrower one; a value is Shift more than its element.
 type Layout struct {
 	Shape  []int
 	L      int
 	Lo, Hi [2]int
+	As     tensor.DType
+	Shift  int
 }
 
 func plain(shape []int) Layout { return Layout{Shape: shape, L: 1} }
@@ -49,6 +52,49 @@ func (l Layout) offset(idx []*loop.Expr) *loop.Expr {
 	return loop.Add(loop.Mul(e, l.L), loop.Mod(c, l.L))
 }
 
+// stored is what an element of a value is in memory.
+func (l Layout) stored(val *loop.Expr) *loop.Expr {
+	if l.As == tensor.Invalid {
+		return val
+	}
+	if l.As.IsInteger() {
+		val = less(val, float64(l.Shift))
+	}
+	return loop.To(l.As, val)
+}
+
+// less is a whole number e − k. The constants of bounds and sums that lie
+// outermost take k up: exactly, since bounded sums of whole numbers are exact.
+func less(e *loop.Expr, k float64) *loop.Expr {
+	number := func(f float64) *loop.Expr { return loop.Number(e.Type, f, 0) }
+	if e.Kind == loop.Call && len(e.Args) == 2 && e.Args[1].Kind == loop.Const {
+		switch x, c := e.Args[0], e.Args[1].F; e.Fn {
+		case "max", "min":
+			return loop.Fn(e.Fn, less(x, k), number(c-k))
+		case "add":
+			return less(x, k-c)
+		case "sub":
+			return less(x, k+c)
+		}
+	}
+	if k == 0 {
+		return e
+	}
+	return loop.Fn("sub", e, number(k))
+}
+
+// loaded is the value of type d that an element in memory stands for.
+func (l Layout) loaded(d tensor.DType, e *loop.Expr) *loop.Expr {
+	if l.As == tensor.Invalid {
+		return e
+	}
+	e = loop.To(d, e)
+	if l.Shift != 0 {
+		e = loop.Fn("add", e, loop.Number(d, float64(l.Shift), 0))
+	}
+	return e
+}
+
 // zeroHalo clears the halo of plane p (an index over N·blocks).
 func (l Layout) zeroHalo(b *loop.Buffer, p *loop.Expr, fresh func(string, int) *loop.Var) []loop.Stmt {
 	if l.Lo == [2]int{} && l.Hi == [2]int{} {
@@ -61,7 +107,7 @@ func (l Layout) zeroHalo(b *loop.Buffer, p *loop.Expr, fresh func(string, int) *
 	var out []loop.Stmt
 	zero := func(e *loop.Expr, n int) {
 		if n > 0 {
-			out = append(out, &loop.Zero{Buf: b, From: e, N: n})
+			out = append(out, &loop.Zero{Buf: b, From: e, N: n, Fill: byte(-l.Shift)})
 		}
 	}
 	// The top with the first row's left edge, the bottom with the last row's
@@ -70,7 +116,7 @@ func (l Layout) zeroHalo(b *loop.Buffer, p *loop.Expr, fresh func(string, int) *
 	if side := l.Hi[1] + l.Lo[1]; side > 0 && l.Shape[2] > 1 {
 		v := fresh("hr", l.Shape[2]-1)
 		e := loop.Add(at(l.Lo[0], l.Lo[1]+l.Shape[3]), loop.Mul(loop.V(v), l.cols()*l.L))
-		out = append(out, loop.Nest([]*loop.Var{v}, []loop.LoopKind{loop.Serial}, &loop.Zero{Buf: b, From: e, N: side * l.L})...)
+		out = append(out, loop.Nest([]*loop.Var{v}, []loop.LoopKind{loop.Serial}, &loop.Zero{Buf: b, From: e, N: side * l.L, Fill: byte(-l.Shift)})...)
 	}
 	zero(at(l.Lo[0]+l.Shape[2]-1, l.Lo[1]+l.Shape[3]), (l.Hi[1]+l.Hi[0]*l.cols())*l.L)
 	return out

@@ -22,6 +22,8 @@ type Options struct {
 	// Threads is how many threads will share a program's work, to cut it for;
 	// the program runs with any number. 0 is 1.
 	Threads int
+	// Features are the target's instruction sets, as backend.Traits names them.
+	Features []string
 	// Precision is how exact f32 arithmetic is to be.
 	Precision precision.Mode
 	// PrecisionAt gives each layer a precision of its own, by the name of the value
@@ -49,12 +51,12 @@ func newLowerer(g *ir.Graph, o Options) (*lowerer, error) {
 	if o.Lanes == 0 {
 		o.Lanes = 1
 	}
-	g, err := prepare(g)
+	g, clamped, err := prepare(g)
 	if err != nil {
 		return nil, err
 	}
 	return &lowerer{
-		g: g, o: o,
+		g: g, o: o, clamped: clamped,
 		p:      &program.Program{Name: g.Name},
 		uses:   map[*ir.Value][]*ir.Node{},
 		isOut:  map[*ir.Value]bool{},
@@ -66,6 +68,7 @@ func newLowerer(g *ir.Graph, o Options) (*lowerer, error) {
 		kernel: map[string]*loop.Kernel{},
 		moved:  map[string]*place{},
 		convs:  map[*ir.Node]*tiledConv{},
+		dots:   map[*ir.Node]*tiledDot{},
 		sites:  map[string]*site{},
 		fused:  map[*group][]string{},
 		joined: map[operand]bool{},
@@ -118,27 +121,29 @@ type place struct {
 }
 
 type lowerer struct {
-	g      *ir.Graph
-	o      Options
-	p      *program.Program
-	uses   map[*ir.Value][]*ir.Node
-	isOut  map[*ir.Value]bool
-	group  map[*ir.Value]*group // by the value that the group stores
-	member map[*ir.Value]*group // by every value that the group computes
-	places map[*ir.Value]*place
-	consts map[*ir.Value]*tensor.Tensor
-	packed map[string]*program.Buf
-	kernel map[string]*loop.Kernel
-	moved  map[string]*place // values copied into another layout
-	dear   []*ir.Node        // elementwise ops that cost more than a load and are computed where they are read
-	convs  map[*ir.Node]*tiledConv
-	fused  map[*group][]string // the ops of a group
-	joined map[operand]bool    // operands of concatenations that are computed in place
-	sites  map[string]*site
-	used   []*site  // those that were used, in order
-	site   *site    // of the kernels being emitted; nil: they leave nothing open
-	layer  string   // the value that the group being emitted stores
-	taps   *Watched // nil: nothing is watched
+	g       *ir.Graph
+	o       Options
+	p       *program.Program
+	uses    map[*ir.Value][]*ir.Node
+	isOut   map[*ir.Value]bool
+	group   map[*ir.Value]*group // by the value that the group stores
+	member  map[*ir.Value]*group // by every value that the group computes
+	places  map[*ir.Value]*place
+	consts  map[*ir.Value]*tensor.Tensor
+	packed  map[string]*program.Buf
+	kernel  map[string]*loop.Kernel
+	moved   map[string]*place // values copied into another layout
+	dear    []*ir.Node        // elementwise ops that cost more than a load and are computed where they are read
+	convs   map[*ir.Node]*tiledConv
+	fused   map[*group][]string // the ops of a group
+	joined  map[operand]bool    // operands of concatenations that are computed in place
+	sites   map[string]*site
+	used    []*site  // those that were used, in order
+	site    *site    // of the kernels being emitted; nil: they leave nothing open
+	layer   string   // the value that the group being emitted stores
+	taps    *Watched // nil: nothing is watched
+	dots    map[*ir.Node]*tiledDot
+	clamped map[*ir.Value]bool // floats that stand for elements of an integer type
 
 	changes []func(*schedule.Choice) // neighbours of the choice being made
 }

@@ -54,7 +54,7 @@ func (k *kb) epilogue(g *group, dst *place, out *loop.Buffer, idx []*loop.Expr, 
 	k.over[a] = func([]*loop.Expr) *loop.Expr { return loop.To(d, acc) }
 	val := k.access(g.root, idx)
 	delete(k.over, a)
-	return &loop.Store{Buf: out, Index: dst.layout.offset(idx), Val: val}
+	return &loop.Store{Buf: out, Index: dst.layout.offset(idx), Val: dst.layout.stored(val)}
 }
 
 // clear zero-fills a place that has a halo or padded channels, before a kernel
@@ -65,7 +65,7 @@ func (l *lowerer) clear(v *ir.Value, dst *place) {
 	}
 	k := l.kernelFor(v)
 	out := k.param(dst.buf, true)
-	k.finish("zero", []loop.Stmt{&loop.Zero{Buf: out, From: loop.Int(0), N: dst.layout.Len()}}, 0)
+	k.finish("zero", []loop.Stmt{&loop.Zero{Buf: out, From: loop.Int(0), N: dst.layout.Len(), Fill: byte(-dst.layout.Shift)}}, 0)
 }
 
 func (k *kb) nestScalar(g *group, n nest, dst *place, out *loop.Buffer, shape []int, family string, work int64) error {
@@ -319,7 +319,7 @@ func (l *lowerer) emitWindowBlocks(g *group, geo core.ConvDims, fn string, init 
 	inner = append(inner, lanes(func(ci *loop.Expr) loop.Stmt {
 		i := at(ci)
 		s := k.epilogue(g, dst, out, i, loop.At(accs, ci)).(*loop.Store)
-		s.Val = loop.If(loop.Less(i[1], loop.Int(xs[1])), s.Val, loop.Number(tensor.F32, 0, 0))
+		s.Val = loop.If(loop.Less(i[1], loop.Int(xs[1])), s.Val, loop.Number(s.Val.Type, 0, 0))
 		return s
 	}))
 	body := append(lay.zeroHalo(out, loop.V(p), k.fresh), loop.Nest([]*loop.Var{h, w}, []loop.LoopKind{loop.Serial, loop.Serial}, inner...)...)

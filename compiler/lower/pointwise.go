@@ -32,7 +32,7 @@ func (l *lowerer) copyTo(v *ir.Value, dst *place) error {
 // if it lies otherwise.
 func (l *lowerer) inLayout(v *ir.Value, want Layout) (*place, error) {
 	p := l.places[v]
-	if v.Const == nil && p != nil && p.layout.L == want.L {
+	if v.Const == nil && p != nil && p.layout.L == want.L && p.layout.As == want.As && p.layout.Shift == want.Shift {
 		ok := true
 		for a := range 2 {
 			ok = ok && p.layout.Lo[a] >= want.Lo[a] && p.layout.Hi[a] >= want.Hi[a]
@@ -50,7 +50,7 @@ func (l *lowerer) moveTo(v *ir.Value, want Layout) (*place, error) {
 	if c := l.moved[key]; c != nil {
 		return c, nil
 	}
-	c := &place{l.newBuf(v.Name+"·copy", v.DType(), want.Len()), want}
+	c := l.newPlace(v.Name+"·copy", v.DType(), want)
 	if err := l.copyTo(v, c); err != nil {
 		return nil, err
 	}
@@ -58,13 +58,32 @@ func (l *lowerer) moveTo(v *ir.Value, want Layout) (*place, error) {
 	return c, nil
 }
 
+// withoutHalo gives a value in a layout that has no halo.
+func (l *lowerer) withoutHalo(v *ir.Value, want Layout) (*place, error) {
+	key := v.Name + " bare" + want.key()
+	if c := l.moved[key]; c != nil {
+		return c, nil
+	}
+	c := l.newPlace(v.Name+"·copy", v.DType(), want)
+	l.moved[key] = c
+	return c, l.copyTo(v, c)
+}
+
 func (l Layout) key() string {
 	var b strings.Builder
-	for _, n := range []int{l.L, l.Lo[0], l.Lo[1], l.Hi[0], l.Hi[1]} {
+	for _, n := range []int{l.L, l.Lo[0], l.Lo[1], l.Hi[0], l.Hi[1], int(l.As), l.Shift} {
 		b.WriteByte(' ')
 		b.WriteString(loop.Int(n).Key())
 	}
 	return b.String()
+}
+
+// newPlace makes memory for a value of type d.
+func (l *lowerer) newPlace(name string, d tensor.DType, lay Layout) *place {
+	if lay.As != tensor.Invalid {
+		d = lay.As
+	}
+	return &place{l.newBuf(name, d, lay.Len()), lay}
 }
 
 // pointwiseTo stores an expression of the index at every element of a place.
@@ -80,7 +99,7 @@ func (l *lowerer) pointwiseTo(v *ir.Value, dst *place, family string, f func(k *
 	shape := l.merged(v, dst.layout.Shape, f)
 	vars, idx := k.space(shape)
 	val := f(k, reindex(idx, shape, dst.layout.Shape))
-	body := []loop.Stmt{&loop.Store{Buf: out, Index: loop.Flatten(idx, shape), Val: val}}
+	body := []loop.Stmt{&loop.Store{Buf: out, Index: loop.Flatten(idx, shape), Val: dst.layout.stored(val)}}
 	kinds := make([]loop.LoopKind, len(vars))
 	kinds[len(kinds)-1] = loop.Vector
 	work := int64(val.Cost()+1) * int64(out.Len)
@@ -157,7 +176,7 @@ func (k *kb) blocked(dst *place, out *loop.Buffer, family string, f func(k *kb, 
 	h, w, ci := k.fresh("h", lay.Shape[2]), k.fresh("w", lay.Shape[3]), k.fresh("c", lay.L)
 	c := loop.Add(loop.Mul(loop.Mod(loop.V(p), lay.blocks()), lay.L), loop.V(ci))
 	idx := []*loop.Expr{loop.Div(loop.V(p), lay.blocks()), c, loop.V(h), loop.V(w)}
-	val := f(k, idx)
+	val := lay.stored(f(k, idx))
 	val = loop.If(loop.Less(c, loop.Int(lay.Shape[1])), val, loop.Number(val.Type, 0, 0))
 	store := &loop.Store{Buf: out, Index: lay.offset(idx), Val: val}
 	inner := loop.Nest([]*loop.Var{h, w, ci}, []loop.LoopKind{loop.Serial, loop.Serial, loop.Vector}, store)
@@ -204,7 +223,7 @@ func (l *lowerer) emitConcat(v *ir.Value, dst *place) error {
 		to := append([]*loop.Expr{}, src...)
 		to[axis] = loop.Add(src[axis], loop.Int(at))
 		val := f(k, src)
-		body := []loop.Stmt{&loop.Store{Buf: out, Index: loop.Flatten(to, v.Static()), Val: val}}
+		body := []loop.Stmt{&loop.Store{Buf: out, Index: loop.Flatten(to, v.Static()), Val: dst.layout.stored(val)}}
 		kinds := make([]loop.LoopKind, len(vars))
 		kinds[len(kinds)-1] = loop.Vector
 		work := int64(val.Cost()+1) * int64(tensor.Numel(x.Static()))
@@ -245,7 +264,7 @@ func (l *lowerer) concatBlocks(v *ir.Value, dst *place) error {
 		c := loop.Add(loop.Mul(cb, lay.L), loop.V(ci))
 		idx := []*loop.Expr{n, c, loop.V(h), loop.V(w)}
 		to := []*loop.Expr{n, loop.Add(c, loop.Int(at)), loop.V(h), loop.V(w)}
-		val := loop.If(loop.Less(c, loop.Int(part.Shape[1])), k.access(x, idx), loop.Number(v.DType(), 0, 0))
+		val := loop.If(loop.Less(c, loop.Int(part.Shape[1])), lay.stored(k.access(x, idx)), loop.Number(out.Type, 0, 0))
 		store := &loop.Store{Buf: out, Index: lay.offset(to), Val: val}
 		plane := loop.Add(loop.Add(loop.Mul(n, lay.blocks()), cb), loop.Int(at/lay.L))
 		body := append(lay.zeroHalo(out, plane, k.fresh), loop.Nest([]*loop.Var{h, w, ci}, []loop.LoopKind{loop.Serial, loop.Serial, loop.Vector}, store)...)

@@ -11,10 +11,11 @@ import (
 
 // prepare rebuilds the core graph in the form that the generators expect:
 // convolutions and windows of one spatial axis become two-dimensional,
-// per-channel factors behind a convolution go into its weights.
-func prepare(g *ir.Graph) (*ir.Graph, error) {
+// per-channel factors behind a convolution go into its weights. clamped are the
+// floats that stand for elements of an integer type: see alreadyInteger.
+func prepare(g *ir.Graph) (out *ir.Graph, clamped map[*ir.Value]bool, err error) {
 	b := core.NewBuilder(g.Name)
-	r := &rebuild{b: b, to: map[*ir.Value]*ir.Value{}, uses: g.Uses(), scaled: map[*ir.Value]scaledSum{}}
+	r := &rebuild{b: b, to: map[*ir.Value]*ir.Value{}, uses: g.Uses(), scaled: map[*ir.Value]scaledSum{}, clamped: map[*ir.Value]bool{}}
 	r.readers = map[*ir.Value][]*ir.Node{}
 	for _, n := range g.Nodes {
 		for _, v := range n.Inputs {
@@ -28,7 +29,7 @@ func prepare(g *ir.Graph) (*ir.Graph, error) {
 		r.to[v] = b.Input(v.Name, v.DType(), v.Static()...)
 	}
 	var outs []*ir.Value
-	err := core.Catch(func() {
+	err = core.Catch(func() {
 		for _, n := range g.Nodes {
 			b.Origin = n.Origin
 			r.node(n)
@@ -48,7 +49,7 @@ func prepare(g *ir.Graph) (*ir.Graph, error) {
 		}
 	})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for i, o := range outs {
 		o.Name = g.Outputs[i].Name
@@ -56,7 +57,7 @@ func prepare(g *ir.Graph) (*ir.Graph, error) {
 	b.G.Outputs = outs
 	b.G.Sweep()
 	distinct(b.G)
-	return b.G, nil
+	return b.G, r.clamped, nil
 }
 
 // distinct renames inner values that have the name of another one: outputs keep
@@ -95,6 +96,7 @@ type rebuild struct {
 	// keepNarrow leaves float16 and bfloat16 as they are, where their bits are
 	// looked at.
 	keepNarrow bool
+	clamped    map[*ir.Value]bool
 }
 
 func narrow(d tensor.DType) bool { return d == tensor.F16 || d == tensor.BF16 }
@@ -163,7 +165,9 @@ func (r *rebuild) node(n *ir.Node) {
 	case n.Op == "cast" && r.wide(castTo(n)) == in[0].DType():
 		outs = in
 	case n.Op == "cast" && r.wide(castTo(n)).IsFloat() && alreadyInteger(in[0]) != nil:
-		outs = []*ir.Value{r.b.Cast(alreadyInteger(in[0]), r.wide(castTo(n)))}
+		x := alreadyInteger(in[0])
+		r.clamped[x] = true
+		outs = []*ir.Value{r.b.Cast(x, r.wide(castTo(n)))}
 	default:
 		outs = r.b.NodeN(n.Op, in, r.attrs(n)...)
 	}

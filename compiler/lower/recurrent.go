@@ -122,7 +122,7 @@ func (r *recurrent) share() int {
 // operands makes parameters and local arrays.
 func (r *recurrent) operands() error {
 	l, k := r.l, r.k
-	xb, err := l.rowMajor(r.X, []int{0, 1, 2})
+	xb, err := l.rowMajor(r.X, []int{0, 1, 2}, operands{})
 	if err != nil {
 		return err
 	}
@@ -170,7 +170,7 @@ func (r *recurrent) product(from, n int, add bool) (*gateProduct, error) {
 	p := &gateProduct{from: from, n: n, add: add, blocks: n * r.hp / r.lanes}
 	p.sums = r.k.local("s", r.typ, r.chunk*n*r.hp)
 	if r.lanes == 1 {
-		w, err := r.l.rowMajor(r.R, []int{0, 1, 2})
+		w, err := r.l.rowMajor(r.R, []int{0, 1, 2}, operands{})
 		if err != nil {
 			return nil, err
 		}

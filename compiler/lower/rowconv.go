@@ -141,6 +141,6 @@ func (t *convTile) rowEpilogue(ob, p int, image, oc, oh, ow *loop.Expr) loop.Stm
 	}
 	val := k.access(t.g.root, idx)
 	delete(k.over, a)
-	store := &loop.Store{Buf: t.yb, Index: t.y.layout.offset(idx), Val: val}
+	store := &loop.Store{Buf: t.yb, Index: t.y.layout.offset(idx), Val: t.y.layout.stored(val)}
 	return loop.Nest([]*loop.Var{o, q, l}, []loop.LoopKind{loop.Serial, loop.Serial, loop.Vector}, store)[0]
 }

@@ -107,7 +107,7 @@ func (l *lowerer) emitRows(g *group) error {
 		stmts := pass(g.root, idx, flat)
 		val := k.access(g.root, idx)
 		work += int64(val.Cost()+1) * int64(tensor.Numel(full))
-		return append(stmts, &loop.Store{Buf: out, Index: dst.layout.offset(idx), Val: val})
+		return append(stmts, &loop.Store{Buf: out, Index: dst.layout.offset(idx), Val: dst.layout.stored(val)})
 	}))
 	k.finish("rows", []loop.Stmt{&loop.For{Var: outer, Par: work >= parallelWork && outer.N > 1, Body: body}}, work)
 	return nil

@@ -168,6 +168,16 @@ func (l *lowerer) weightBuf(name string, n int, fill func() []float32) *program.
 	return b
 }
 
+// constBuf is weightBuf for elements of another type.
+func constBuf[T tensor.Native](l *lowerer, name string, d tensor.DType, n int, fill func() []T) *program.Buf {
+	b := &program.Buf{Name: name, Where: program.Const, Type: d, Len: n}
+	l.p.Consts = append(l.p.Consts, &program.Constant{Buf: b, Fill: func() ([]byte, error) {
+		v := fill()
+		return tensor.Wrap(v, len(v)).Bytes(), nil
+	}})
+	return b
+}
+
 // biasBuf lays a bias out in whole vectors.
 func (l *lowerer) biasBuf(name string, t *tensor.Tensor, channels, vectors int) *program.Buf {
 	return l.weightBuf(name+"·bias", vectors*l.o.Lanes, func() []float32 {

@@ -453,7 +453,8 @@ func (t *convTile) back(w winograd, mb *loop.Buffer, image *loop.Expr, at tilesA
 	}
 	val := k.access(t.g.root, idx)
 	delete(k.over, a)
-	val = loop.If(loop.Less(ch, loop.Int(t.oc)), val, loop.Number(tensor.F32, 0, 0))
+	val = t.y.layout.stored(val)
+	val = loop.If(loop.Less(ch, loop.Int(t.oc)), val, loop.Number(val.Type, 0, 0))
 	out := loop.Nest([]*loop.Var{ln}, []loop.LoopKind{loop.Vector}, &loop.Store{Buf: t.yb, Index: t.y.layout.offset(idx), Val: val})
 	if g := loop.And(loop.Less(oh, loop.Int(t.Out[0])), loop.Less(ow, loop.Int(t.Out[1]))); g.Kind != loop.Const {
 		out = []loop.Stmt{&loop.Cond{If: g, Then: out}}

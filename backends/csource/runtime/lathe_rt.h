@@ -45,6 +45,20 @@ FN bf16 to_bf16_f32(float x) {
   u32 r = (b + 0x7fffu + ((b >> 16) & 1u)) >> 16;
   return (bf16)(x != x ? 0x7fc0u : r);
 }
+/* Blocks of elements of other widths, as one vector each. */
+#define BLOCK(N, T, S) \
+  FN void widen##N##_##T(i32 *r, const S *p) { \
+    typedef S from __attribute__((vector_size(N * sizeof(S)))); typedef i32 to __attribute__((vector_size(N * 4))); \
+    from a; __builtin_memcpy(&a, p, sizeof a); to b = __builtin_convertvector(a, to); __builtin_memcpy(r, &b, sizeof b); } \
+  FN void narrow##N##_##T(S *r, const i32 *p) { \
+    typedef S to __attribute__((vector_size(N * sizeof(S)))); typedef i32 from __attribute__((vector_size(N * 4))); \
+    from a; __builtin_memcpy(&a, p, sizeof a); to b = __builtin_convertvector(a, to); __builtin_memcpy(r, &b, sizeof b); }
+BLOCK(8, u8, u8) BLOCK(16, u8, u8) BLOCK(8, i8, i8) BLOCK(16, i8, i8) BLOCK(8, bf16, bf16) BLOCK(16, bf16, bf16)
+FN u32 round_bf16(float x) {
+  u32 b = bits_u32_f32(x);
+  u32 r = (b + 0x7fffu + ((b >> 16) & 1u)) >> 16;
+  return x != x ? 0x7fc0u : r;
+}
 FN float f32_f16(f16 h) {
   u32 sign = (u32)(h & 0x8000u) << 16, mag = h & 0x7fffu;
   float normal = bits_f32_u32((mag << 13) + 0x38000000u);

@@ -1,0 +1,134 @@
+package csource
+
+import (
+	"fmt"
+
+	"github.com/lathe-ml/lathe/compiler/loop"
+	"github.com/lathe-ml/lathe/compiler/tensor"
+)
+
+// A C compiler makes all vectors of a loop equally many bytes, so that a loop
+// which stores bytes computes its floats four registers at a time, by the
+// smallest. Loops that mix F32 with narrow elements in memory are therefore
+// cut in blocks of one F32 register: narrow operands are widened to an array,
+// the block is computed, its results are narrowed.
+
+// narrowMem are the element types that are widened and narrowed apart.
+var narrowMem = map[tensor.DType]bool{tensor.U8: true, tensor.I8: true, tensor.BF16: true}
+
+// mixed finds the narrow loads of a vector loop that profits from blocks; ok
+// is false if it does not, or if its form does not allow them.
+func mixed(f *loop.For, width int) (s *loop.Store, loads []*loop.Expr, ok bool) {
+	if f.Kind != loop.Vector || len(f.Body) != 1 || width < 8 || !f.Par && f.Var.N < width {
+		return nil, nil, false
+	}
+	s, ok = f.Body[0].(*loop.Store)
+	if !ok {
+		return nil, nil, false
+	}
+	unit := func(index *loop.Expr) bool {
+		k, affine := loop.Coef(index, f.Var)
+		return affine && k == 1
+	}
+	floats, fits := false, unit(s.Index)
+	seen := map[string]bool{}
+	s.Val.Walk(func(e *loop.Expr) {
+		floats = floats || e.Type == tensor.F32
+		if e.Kind != loop.Load || !narrowMem[e.Type] {
+			return
+		}
+		index := e.Args[0]
+		lo, hi := loop.Range(index)
+		fits = fits && unit(index) && lo >= 0 && hi < int64(e.Buf.Len) // a guard may be around it
+		if !seen[e.Key()] {
+			seen[e.Key()] = true
+			loads = append(loads, e)
+		}
+	})
+	if narrowMem[s.Buf.Type] {
+		fits = fits && widens(s.Val)
+	} else if len(loads) == 0 || s.Buf.Type != tensor.F32 {
+		fits = false
+	}
+	return s, loads, fits && floats
+}
+
+// widens reports whether a narrow value can be computed in 32 bits.
+func widens(e *loop.Expr) bool {
+	switch e.Kind {
+	case loop.Const, loop.Load:
+		return true
+	case loop.Cast:
+		return e.Args[0].Type == tensor.F32
+	case loop.Select:
+		return widens(e.Args[1]) && widens(e.Args[2])
+	}
+	return false
+}
+
+// wide prints a narrow value in 32 bits.
+func (p *printer) wide(e *loop.Expr) string {
+	switch e.Kind {
+	case loop.Cast:
+		if e.Type == tensor.BF16 {
+			return "(i32)round_bf16(" + p.expr(e.Args[0]) + ")"
+		}
+		return "(i32)(" + p.expr(e.Args[0]) + ")"
+	case loop.Select:
+		return "(" + p.expr(e.Args[0]) + " ? " + p.wide(e.Args[1]) + " : " + p.wide(e.Args[2]) + ")"
+	case loop.Const:
+		if e.Type == tensor.BF16 {
+			return "(i32)to_bf16_f32(" + f32(float32(e.F)) + ")"
+		}
+		return fmt.Sprint(e.I)
+	}
+	return p.expr(e)
+}
+
+// blocks prints a loop of mixed widths; see mixed.
+func (p *printer) blocks(f *loop.For, s *loop.Store, loads []*loop.Expr, width int, lo, hi string, tiles *tilePrinter) {
+	v := f.Var.Name
+	p.line("{ i64 %s_ = %s;", v, lo)
+	p.line("for (; %s_ + %d <= %s; %s_ += %d) {", v, width, hi, v, width)
+	outer := p.indent
+	p.indent += "  "
+	for i, e := range loads {
+		p.line("i32 %s_n%d[%d]; { const i64 %s = %s_; widen%d_%s(%s_n%d, %s + %s); }", v, i, width, v, v, width, e.Type, v, i, e.Buf.Name, p.expr(e.Args[0]))
+	}
+	narrow := narrowMem[s.Buf.Type]
+	if narrow {
+		p.line("i32 %s_o[%d];", v, width)
+	}
+	p.line("#pragma omp simd")
+	p.line("for (i64 %s_j = 0; %s_j < %d; %s_j++) {", v, v, width, v)
+	p.indent += "  "
+	p.line("const i64 %s = %s_ + %s_j; (void)%s;", v, v, v, v)
+	for i, e := range loads {
+		p.temps[e.Key()] = fmt.Sprintf("%s_n%d[%s_j]", v, i, v)
+	}
+	if narrow {
+		undo := p.name(s.Val)
+		p.line("%s_o[%s_j] = %s;", v, v, p.wide(s.Val))
+		undo()
+	} else {
+		undo := p.name(s.Index, s.Val)
+		p.line("%s[%s] = %s;", s.Buf.Name, p.expr(s.Index), p.expr(s.Val))
+		undo()
+	}
+	for _, e := range loads {
+		delete(p.temps, e.Key())
+	}
+	p.indent = outer + "  "
+	p.line("}")
+	if narrow {
+		p.line("{ const i64 %s = %s_; narrow%d_%s(%s + %s, %s_o); }", v, v, width, s.Buf.Type, s.Buf.Name, p.expr(s.Index), v)
+	}
+	p.indent = outer
+	p.line("}")
+	if f.Par || f.Var.N%width != 0 {
+		p.line("for (i64 %s = %s_; %s < %s; %s++) {", v, v, v, hi, v)
+		p.block(f.Body, tiles)
+		p.line("}")
+	}
+	p.line("}")
+}

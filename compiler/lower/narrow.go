@@ -1,0 +1,322 @@
+package lower
+
+import (
+	"math"
+	"slices"
+
+	"github.com/lathe-ml/lathe/compiler/core"
+	"github.com/lathe-ml/lathe/compiler/ir"
+	"github.com/lathe-ml/lathe/compiler/loop"
+	"github.com/lathe-ml/lathe/compiler/tensor"
+)
+
+// Contractions of F32 values may run on narrower operands: exactly, where the
+// values are whole numbers that fit in bytes. Such operands lie in memory in
+// the narrow type, so that tiles read them as they are.
+
+// operands are the narrow form of a contraction; the zero value is that of F32.
+type operands struct {
+	kind  loop.TileKind
+	shift int // an element of the left operand is this much less than its value
+	// center is how much less elements of the right operand are: the sums of
+	// the left operand's elements make up for it.
+	center int
+}
+
+// as is the type of the left operand in memory, for Layout.As.
+func (n operands) as() tensor.DType {
+	if n.kind == loop.TileF32 {
+		return tensor.Invalid
+	}
+	x, _ := n.kind.Operands()
+	return x
+}
+
+func (l *lowerer) has(feature string) bool { return slices.Contains(l.o.Features, feature) }
+
+// bytes gives the form on bytes of a contraction with constant weights, if its
+// operands are whole numbers in the ranges of U8 and I8 and the target
+// multiplies such. Sums of I32 are exact, as those of F32 are below 2^24.
+func (l *lowerer) bytes(x *ir.Value, w *tensor.Tensor) (operands, bool) {
+	feature := map[int]string{16: "avx512-vnni", 8: "avx-vnni"}[l.o.Lanes]
+	if feature == "" || !l.has(feature) || w == nil || w.DType != tensor.F32 {
+		return operands{}, false
+	}
+	lo, hi, ok := l.wholeRange(x, 24)
+	lo, hi = min(lo, 0), max(hi, 0) // halos hold zeros
+	if !ok || hi-lo > 255 {
+		return operands{}, false
+	}
+	least, most := float32(0), float32(0)
+	for _, f := range tensor.As[float32](w) {
+		if f != float32(int16(f)) {
+			return operands{}, false
+		}
+		least, most = min(least, f), max(most, f)
+	}
+	center := 0
+	if least < -128 || most > 127 {
+		if center = int(least) + 128; most-least > 255 {
+			return operands{}, false
+		}
+	}
+	per := w.Len()
+	if len(w.Shape) > 0 && w.Shape[0] > 0 {
+		per /= min(w.Shape[0], w.Shape[len(w.Shape)-1])
+	}
+	if per > math.MaxInt32/255/128 {
+		return operands{}, false
+	}
+	return operands{loop.TileU8S8, lo, center}, true
+}
+
+// pixelSums gives, for each pixel of a value in blocks of bytes without halo,
+// the sum of its elements over the channels, as F32.
+func (l *lowerer) pixelSums(v *ir.Value, x *place) *buf {
+	key := v.Name + " sums"
+	if c := l.moved[key]; c != nil {
+		return c.buf
+	}
+	lay := x.layout
+	images, pixels, lanes := lay.Shape[0], lay.Shape[2]*lay.Shape[3], lay.L
+	c := &place{l.newBuf(v.Name+"·sums", tensor.F32, images*pixels), plain([]int{images, pixels})}
+	l.moved[key] = c
+	k := l.kernelFor(v)
+	out, in := k.param(c.buf, true), k.param(x.buf, false)
+	group := loop.TileU8S8.Group()
+	wide := lanes * group / lay.L // pixels of a vector
+	if pixels < wide {
+		k.fewPixels(out, in, lay, pixels)
+		return c.buf
+	}
+	ones := k.param(constBuf(l, "ones", tensor.I8, lanes*group, func() []int8 {
+		return slices.Repeat([]int8{1}, lanes*group)
+	}), false)
+	points := min(pixels/wide, 8)
+	step := points * wide
+	chunks := (pixels + step - 1) / step
+	scratch := k.local("s", tensor.F32, points*lanes)
+	t := k.fresh("t", images*chunks)
+	first := loop.Clamp(loop.Mul(loop.Mod(loop.V(t), chunks), step), 0, pixels-step) // the last chunk ends with the plane
+	image := loop.Div(loop.V(t), chunks)
+	tile := &loop.Tile{Kind: loop.TileU8S8, OB: 1, P: points, L: lanes, Lanes: true, X: in, W: ones, S: scratch, WAt: loop.Int(0), SAt: loop.Int(0),
+		WO: lanes * group, SO: points * lanes, Red: []loop.Red{{N: lay.blocks(), XStep: lay.plane()}},
+		XAt: loop.Add(loop.Mul(image, lay.blocks()*lay.plane()), loop.Mul(first, lay.L))}
+	for p := range points {
+		tile.XP, tile.SP = append(tile.XP, p*lanes*group), append(tile.SP, p*lanes)
+	}
+	p := k.fresh("p", step)
+	parts := lanes / wide // lanes of a pixel
+	sum := loop.At(scratch, loop.Mul(loop.V(p), parts))
+	for i := 1; i < parts; i++ {
+		sum = loop.Fn("add", sum, loop.At(scratch, loop.Add(loop.Mul(loop.V(p), parts), loop.Int(i))))
+	}
+	store := &loop.Store{Buf: out, Index: loop.Add(loop.Mul(image, pixels), loop.Add(first, loop.V(p))), Val: sum}
+	body := append([]loop.Stmt{tile}, loop.Nest([]*loop.Var{p}, []loop.LoopKind{loop.Vector}, store)...)
+	k.finish("sums", []loop.Stmt{&loop.For{Var: t, Body: body}}, int64(in.Len))
+	return c.buf
+}
+
+// fewPixels is pixelSums for planes of less than a vector.
+func (k *kb) fewPixels(out, in *loop.Buffer, lay Layout, pixels int) {
+	o := k.fresh("o", out.Len)
+	acc := k.reg("acc", tensor.I32)
+	b, c := k.fresh("b", lay.blocks()), k.fresh("c", lay.L)
+	plane := loop.Add(loop.Mul(loop.Div(loop.V(o), pixels), lay.blocks()), loop.V(b))
+	at := loop.Add(loop.Mul(plane, lay.plane()), loop.Add(loop.Mul(loop.Mod(loop.V(o), pixels), lay.L), loop.V(c)))
+	body := []loop.Stmt{&loop.Set{Reg: acc, Val: loop.Number(tensor.I32, 0, 0), Decl: true}}
+	body = append(body, loop.Nest([]*loop.Var{b, c}, []loop.LoopKind{loop.Serial, loop.Vector},
+		&loop.Accum{Reg: acc, Fn: "add", Val: loop.To(tensor.I32, loop.At(in, at))})...)
+	body = append(body, &loop.Store{Buf: out, Index: loop.V(o), Val: loop.To(tensor.F32, loop.R(acc))})
+	k.finish("sums", loop.Nest([]*loop.Var{o}, []loop.LoopKind{loop.Serial}, body...), int64(in.Len))
+}
+
+// rowSums is the sum of each row of bytes, as F32.
+func (l *lowerer) rowSums(v *ir.Value, x *buf, rows, n int) *buf {
+	key := v.Name + " row sums"
+	if c := l.moved[key]; c != nil {
+		return c.buf
+	}
+	c := &place{l.newBuf(v.Name+"·sums", tensor.F32, rows), plain([]int{rows})}
+	l.moved[key] = c
+	k := l.kernelFor(v)
+	out, in := k.param(c.buf, true), k.param(x, false)
+	r, j := k.fresh("r", rows), k.fresh("j", n)
+	acc := k.reg("acc", tensor.I32)
+	body := []loop.Stmt{&loop.Set{Reg: acc, Val: loop.Number(tensor.I32, 0, 0), Decl: true}}
+	body = append(body, loop.Nest([]*loop.Var{j}, []loop.LoopKind{loop.Vector},
+		&loop.Accum{Reg: acc, Fn: "add", Val: loop.To(tensor.I32, loop.At(in, loop.Add(loop.Mul(loop.V(r), n), loop.V(j))))})...)
+	body = append(body, &loop.Store{Buf: out, Index: loop.V(r), Val: loop.To(tensor.F32, loop.R(acc))})
+	k.finish("sums", loop.Nest([]*loop.Var{r}, []loop.LoopKind{loop.Serial}, body...), int64(in.Len))
+	return c.buf
+}
+
+// centered adds what the center of the right operand leaves out of a sum.
+func (n operands) centered(held, sum *loop.Expr) *loop.Expr {
+	return loop.Fn("add", held, loop.Fn("mul", sum, loop.Number(tensor.F32, float64(n.center), 0)))
+}
+
+// wholeRange bounds a value whose elements are whole numbers and cannot be NaN.
+func (l *lowerer) wholeRange(v *ir.Value, depth int) (lo, hi int, ok bool) {
+	d := v.DType()
+	switch {
+	case v.Const != nil:
+		return wholeConst(v.Const)
+	case d == tensor.Bool:
+		return 0, 1, true
+	case d.IsInteger() && d.Bits() <= 8:
+		a, b := d.IntRange()
+		return int(a), int(b), true
+	case v.Def == nil || depth == 0:
+		return 0, 0, false
+	case l.clamped[v]:
+		return clampRange(v)
+	}
+	in := v.Def.Inputs
+	switch v.Def.Op {
+	case "cast", "reshape", "transpose", "broadcast", "slice", "gather", "window_max":
+		return l.wholeRange(in[0], depth-1)
+	case "pad", "concat":
+		for i, x := range in {
+			a, b, whole := l.wholeRange(x, depth-1)
+			if !whole {
+				return 0, 0, false
+			}
+			if i == 0 {
+				lo, hi = a, b
+			}
+			lo, hi = min(lo, a), max(hi, b)
+		}
+		return lo, hi, len(in) > 0
+	case "add", "sub", "max", "min":
+		a, b, whole := l.wholeRange(in[0], depth-1)
+		c, e, also := l.wholeRange(in[1], depth-1)
+		if !whole || !also || max(-a, b, -c, e) > 1<<20 {
+			return 0, 0, false
+		}
+		switch v.Def.Op {
+		case "add":
+			return a + c, b + e, true
+		case "sub":
+			return a - e, b - c, true
+		case "max":
+			return max(a, c), max(b, e), true
+		}
+		return min(a, c), min(b, e), true
+	}
+	return 0, 0, false
+}
+
+// wholeConst bounds a constant of whole numbers.
+func wholeConst(t *tensor.Tensor) (lo, hi int, ok bool) {
+	if t.Len() == 0 || t.Len() > 4096 || !t.DType.IsNumeric() {
+		return 0, 0, false
+	}
+	low, high := math.Inf(1), math.Inf(-1)
+	for _, f := range t.Floats() {
+		if f != math.Trunc(f) || math.Abs(f) > 1<<20 {
+			return 0, 0, false
+		}
+		low, high = min(low, f), max(high, f)
+	}
+	return int(low), int(high), true
+}
+
+// clampRange is the range of a float that alreadyInteger found: the bounds are
+// its outermost ops.
+func clampRange(v *ir.Value) (lo, hi int, ok bool) {
+	low, high := math.Inf(-1), math.Inf(1)
+	for n := v.Def; n != nil && (n.Op == "max" || n.Op == "min"); n = n.Inputs[0].Def {
+		c, uniform := scalarConst(n.Inputs[1])
+		switch {
+		case !uniform:
+			return 0, 0, false
+		case n.Op == "max":
+			low = max(low, c)
+		default:
+			high = min(high, c)
+		}
+	}
+	if low > high || math.Max(-low, high) > 1<<20 {
+		return 0, 0, false
+	}
+	return int(low), int(high), true
+}
+
+// narrowed decides whether a value that a group stores lies in memory in a
+// narrow type: if a narrow contraction reads it so, and no reader needs F32 in
+// memory. Values that elementwise ops compute then also take the blocks that a
+// convolution reads.
+func (l *lowerer) narrowed(g *group, v *ir.Value, lay *Layout) {
+	if v.DType() != tensor.F32 {
+		return
+	}
+	var form operands
+	blocks := false
+	for _, n := range l.uses[v] {
+		f, raw := l.readsRaw(n, v)
+		switch {
+		case !raw:
+			continue
+		case f.kind == loop.TileF32:
+			return
+		}
+		form, blocks = f, blocks || n.Op == "conv"
+	}
+	if form.kind == loop.TileF32 {
+		return
+	}
+	if blocks && lay.L == 1 {
+		if g.anchor != nil || len(g.rows) > 0 || v.Def.Op == "concat" {
+			return
+		}
+		lay.L = l.o.Lanes
+	}
+	if !blocks && !lay.isPlain() {
+		return
+	}
+	lay.As, lay.Shift = form.as(), form.shift
+}
+
+// readsRaw reports whether a node reads a value as it lies in memory, and in
+// which form; other readers convert what they load.
+func (l *lowerer) readsRaw(n *ir.Node, v *ir.Value) (operands, bool) {
+	switch n.Op {
+	case "conv":
+		c := l.tiled(n)
+		if c == nil {
+			return operands{}, false
+		}
+		return c.operands, true
+	case "dot":
+		d := l.dot(n)
+		if d == nil {
+			return operands{}, false
+		}
+		if v != d.x {
+			return operands{}, false
+		}
+		return d.operands, true
+	}
+	return operands{}, core.Lookup(n.Op).Class == core.Ordered
+}
+
+// tileStores reports whether tiles themselves read and write elements of a
+// layout.
+func (l *lowerer) tileStores(lay Layout) bool {
+	return lay.As == tensor.Invalid || lay.As == tensor.BF16 && l.has("avx512-bf16")
+}
+
+// shifted is what the shift of the left operand adds to each sum of a
+// convolution.
+func (t *convTile) shifted(l *lowerer) *buf {
+	w, oc, shift := t.w, t.oc, t.shift
+	return constBuf(l, t.wName+"·shift", tensor.I32, t.ocb*t.lanes, func() []int32 {
+		src, out := tensor.As[float32](w), make([]int32, t.ocb*t.lanes)
+		per := len(src) / oc
+		for i, f := range src {
+			out[i/per] += int32(shift) * int32(f)
+		}
+		return out
+	})
+}

@@ -1,0 +1,156 @@
+package lower_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/lathe-ml/lathe/compiler/core"
+	"github.com/lathe-ml/lathe/compiler/ir"
+	"github.com/lathe-ml/lathe/compiler/lower"
+	"github.com/lathe-ml/lathe/compiler/program"
+	"github.com/lathe-ml/lathe/compiler/tensor"
+)
+
+// byteTargets multiply bytes: AVX-512 and AVX2.
+var byteTargets = []lower.Options{
+	{Lanes: 16, Regs: 32, Features: []string{"avx512-vnni"}},
+	{Lanes: 8, Regs: 16, Features: []string{"avx-vnni"}},
+}
+
+// quantize rounds to whole numbers of a step, in the range of U8, and gives
+// what such an element stands for: (q − zero)·step.
+func quantize(b *core.Builder, x *ir.Value, step, zero float64) *ir.Value {
+	like := func(f float64) *ir.Value { return b.Like(x, f) }
+	q := b.Add(b.Round(b.Div(x, like(step))), like(zero))
+	q = b.Cast(b.Min(b.Max(q, like(0)), like(255)), tensor.U8)
+	return b.Mul(b.Sub(b.Cast(q, tensor.F32), like(zero)), like(step))
+}
+
+// wholes are whole numbers in [lo, hi] times a step.
+func wholes(b *core.Builder, r *rand.Rand, lo, hi int, step float64, shape ...int) *ir.Value {
+	d, zero := tensor.I8, 0
+	switch {
+	case hi-lo > 255:
+		d = tensor.I16
+	case lo < -128 || hi > 127:
+		d, zero = tensor.U8, -lo
+	}
+	w := tensor.New(d, shape...)
+	for i := range w.Len() {
+		w.SetInt(i, int64(lo+zero+r.IntN(hi-lo+1)))
+	}
+	f := b.Cast(b.Const(w), tensor.F32)
+	return b.Mul(b.Sub(f, b.Like(f, float64(zero))), b.Like(f, step))
+}
+
+func tilesOf(p *program.Program, kind string) int {
+	n := 0
+	for _, s := range p.Steps {
+		if strings.Contains(s.Kernel.String(), kind+" tile") {
+			n++
+		}
+	}
+	return n
+}
+
+// TestByteConvolutions holds that quantized convolutions are products of bytes
+// where they can be, and give what the evaluator gives: zero points, padding,
+// part blocks, strides, groups, what follows, weights that leave the range of
+// I8 by their zero point.
+func TestByteConvolutions(t *testing.T) {
+	r := rand.New(rand.NewPCG(12, 8))
+	for _, c := range []struct {
+		name                    string
+		ic, oc, h, w            int
+		kernel, stride, pad, gr int
+		zero                    float64
+		lo, hi                  int // of the weights
+		want                    int // kernels with products of bytes, at 16 lanes
+	}{
+		{"3x3, padded", 16, 16, 6, 7, 3, 1, 1, 1, 128, -127, 127, 1},
+		{"3x3 with stride, no zero point", 20, 40, 7, 7, 3, 2, 1, 1, 0, -128, 127, 1},
+		{"5x5", 8, 24, 7, 6, 5, 1, 2, 1, 3, -20, 20, 1},
+		{"1x1", 32, 33, 4, 5, 1, 1, 0, 1, 255, -127, 127, 1},
+		{"groups of blocks", 32, 32, 5, 5, 3, 1, 1, 2, 7, -50, 50, 1},
+		{"1x1, weights off center", 24, 32, 5, 7, 1, 1, 0, 1, 100, -160, 95, 2},
+		{"1x1 of one pixel, weights off center", 48, 32, 1, 1, 1, 1, 0, 1, 100, -10, 245, 1},
+		{"3x3, weights off center", 16, 16, 5, 5, 3, 1, 1, 1, 10, -160, 95, 0},
+		{"weights of more than a byte", 16, 16, 5, 5, 1, 1, 0, 1, 10, -160, 160, 0},
+		{"depthwise", 16, 16, 5, 5, 3, 1, 1, 16, 10, -100, 100, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := core.NewBuilder("g")
+			x := quantize(b, b.Input("x", tensor.F32, 2, c.ic, c.h, c.w), 1.0/64, c.zero)
+			spec := core.ConvSpec{Strides: []int{c.stride, c.stride}, Dilations: []int{1, 1}, Lo: []int{c.pad, c.pad}, Hi: []int{c.pad, c.pad}, Groups: c.gr}
+			y := b.Conv(x, wholes(b, r, c.lo, c.hi, 1.0/1024, c.oc, c.ic/c.gr, c.kernel, c.kernel), spec)
+			s := y.Static()
+			y = b.Add(y, b.BroadcastTo(b.Const(values(r, tensor.F32, 1, c.oc, 1, 1)), s...))
+			y = quantize(b, b.Relu(y), 1.0/8, 0)
+			b.Output(b.Add(y, b.Input("z", tensor.F32, s...)))
+			for _, o := range byteTargets {
+				p := lowered(t, b.G, o)
+				if n := tilesOf(p, "u8s8"); o.Lanes == 16 && n != c.want {
+					t.Errorf("%d kernels with products of bytes, want %d", n, c.want)
+				}
+			}
+			if n := tilesOf(lowered(t, b.G, wide), "u8s8"); n != 0 {
+				t.Errorf("%d kernels with products of bytes on a CPU without such", n)
+			}
+		})
+	}
+}
+
+// TestByteNetwork holds that values between byte products stay bytes, that
+// others which read them see their values, and that all is right.
+func TestByteNetwork(t *testing.T) {
+	r := rand.New(rand.NewPCG(13, 8))
+	b := core.NewBuilder("g")
+	one := func(k int) core.ConvSpec {
+		return core.ConvSpec{Strides: []int{1, 1}, Dilations: []int{1, 1}, Lo: []int{k / 2, k / 2}, Hi: []int{k / 2, k / 2}, Groups: 1}
+	}
+	x := quantize(b, b.Input("x", tensor.F32, 1, 16, 6, 5), 1.0/32, 9)
+	y := quantize(b, b.Conv(x, wholes(b, r, -99, 99, 1.0/2048, 24, 16, 3, 3), one(3)), 1.0/16, 128)
+	z := quantize(b, b.Conv(y, wholes(b, r, -99, 99, 1.0/2048, 24, 24, 1, 1), one(1)), 1.0/16, 77)
+	z = quantize(b, b.Add(z, y), 1.0/8, 100)
+	m := quantize(b, b.Conv(z, wholes(b, r, -99, 99, 1.0/2048, 16, 24, 3, 3), one(3)), 1.0/4, 0)
+	b.Output(b.Reduce("reduce_sum", m, true, 2, 3))
+	b.Output(b.SliceAxis(y, 1, 3, 9))
+	for _, o := range byteTargets {
+		p := lowered(t, b.G, o)
+		bytes := 0
+		for _, s := range p.Steps {
+			if k := s.Kernel; k.Family == "conv" && k.Params[0].Type == tensor.U8 {
+				bytes++
+			}
+		}
+		if bytes != 2 {
+			t.Errorf("%d lanes: %d convolutions store bytes, want those whose results only byte products and elementwise ops read: 2", o.Lanes, bytes)
+		}
+	}
+}
+
+// TestByteProducts: quantized products of matrices, rests of tiles, vectors,
+// weights off center, and sums of an odd number of terms, which stay F32.
+func TestByteProducts(t *testing.T) {
+	r := rand.New(rand.NewPCG(14, 8))
+	for _, c := range []struct{ m, k, n, lo, hi, want int }{
+		{1, 24, 16, -127, 127, 1}, {5, 64, 37, -127, 127, 1}, {30, 12, 16, -128, 127, 1},
+		{3, 32, 20, -60, 195, 1}, {1, 640, 128, -90, 90, 1}, {4, 7, 16, -90, 90, 0}, {4, 8, 16, -200, 200, 0},
+	} {
+		t.Run(fmt.Sprintf("%dx%dx%d", c.m, c.k, c.n), func(t *testing.T) {
+			b := core.NewBuilder("g")
+			x := quantize(b, b.Input("x", tensor.F32, c.m, c.k), 1.0/64, 130)
+			y := b.MatMul(x, wholes(b, r, c.lo, c.hi, 1.0/1024, c.k, c.n), tensor.F32)
+			y = b.Add(y, b.BroadcastTo(b.Const(values(r, tensor.F32, 1, c.n)), c.m, c.n))
+			b.Output(quantize(b, y, 1.0/4, 3))
+			for _, o := range byteTargets {
+				p := lowered(t, b.G, o)
+				if n := tilesOf(p, "u8s8"); n != c.want {
+					t.Errorf("%d lanes: %d kernels with products of bytes, want %d", o.Lanes, n, c.want)
+				}
+			}
+		})
+	}
+}
