@@ -7,7 +7,7 @@ SHARED  ?= $(or $(LATHE_SHARED),../shared)
 FUZZ    ?= 20s
 THREADS ?= 1,2
 BACKENDS ?= eval cpu
-KERNEL_CPUS ?= x86-64-v3,x86-64-v4
+KERNELS ?= f32@x86-64-v3,f32-ieee@x86-64-v3,f32@x86-64-v4,f32-ieee@x86-64-v4
 
 .PHONY: build test check vet fmt staticcheck rules bench bench-peer bench-kernels conformance fuzz bench-checkpoint peer generate clean
 
@@ -40,7 +40,7 @@ bench-peer: build peer ## latency, accuracy, start and memory beside ONNX Runtim
 	  $(if $(ONLY),--only '$(ONLY)') $(if $(VARIANTS),--variants $(VARIANTS)) $(SHARED)
 
 bench-kernels: build ## layers of well-known networks against the machine's peak: docs/kernels.md
-	bin/lathe bench --kernels all --cpu $(KERNEL_CPUS) --force --table docs/kernels.md
+	bin/lathe bench --kernels all --variants $(KERNELS) --force --table docs/kernels.md
 
 conformance: build ## ONNX's node cases, by family and by reason of refusal
 	@for b in $(BACKENDS); do \

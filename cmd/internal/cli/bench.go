@@ -81,6 +81,11 @@ latter. Errors are the root of the mean square of the differences over that of
 the values. The bound of a layer that amplifies relative errors of its inputs
 (sums that cancel) counts as often as it does.
 
+--suite FILE DIR times every model that a file lists, by groups and in several
+variants (a precision, and the CPU that code is made for), in turn with the peer,
+and compares the results of the variants. --kernels times layers of well-known
+networks beside the multiply-adds and the memcpy that this machine is capable of.
+
 --fail-if turns a figure into a gate (exit code 6): "ratio<0.5", "p99>20ms",
 "start_ratio>0.1", or, with --baseline, "median>5%" for more than 5 % over the
 baseline.`,
@@ -93,7 +98,7 @@ baseline.`,
   lathe bench model.onnx --cpu x86-64-v3 --threads 1,2
   lathe bench model.onnx --peer auto --footprint --fail-if 'memory_ratio>0.6'
   lathe bench models/ --peer auto --threads 1,2 --keep-going --table benchmarks.md
-  lathe bench --kernels all --cpu x86-64-v3,x86-64-v4 --table kernels.md
+  lathe bench --kernels all --variants f32@x86-64-v3,f32-ieee@x86-64-v4 --table kernels.md
   lathe bench model.onnx --baseline before.json --fail-if 'median>5%'`,
 		Args: args(func(cmd *cobra.Command, a []string) error {
 			if o.kernels != "" {
@@ -129,7 +134,7 @@ baseline.`,
 	fl.StringVar(&o.kernels, "kernels", "", "time no model but layers of well-known networks, against this machine's peak: all, conv, matmul, memory, other or a part of a name")
 	fl.StringVar(&o.suite, "suite", "", "file that lists models, groups and variants to time against ONNX Runtime; the argument is the folder that they lie in")
 	fl.StringVar(&o.only, "only", "", "only models of --suite whose path matches this regular expression")
-	fl.StringSliceVar(&o.variants, "variants", nil, "what is timed of each model of --suite instead of what it says, such as f32,bf16,f32@x86-64-v3")
+	fl.StringSliceVar(&o.variants, "variants", nil, "precisions and CPUs that --kernels times, or --suite instead of what it says, such as f32,bf16,f32@x86-64-v3")
 	fl.BoolVar(&o.errors, "errors", false, "also measure each layer and output against float64")
 	fl.StringVar(&o.page, "report", "", "HTML page that the profile is written to")
 	fl.StringVar(&o.table, "table", "", "Markdown file that the results are written to, with the machine and the versions")

@@ -12,6 +12,7 @@ import (
 	"github.com/lathe-ml/lathe/backends/cpu"
 	"github.com/lathe-ml/lathe/compiler/fault"
 	"github.com/lathe-ml/lathe/compiler/onnxfile"
+	"github.com/lathe-ml/lathe/compiler/precision"
 )
 
 // kernelBar is the share of the ceiling, in percent, that kernels are held to.
@@ -20,6 +21,7 @@ const kernelBar = 80
 // kernelResult is a case of --kernels: the time of all kernels that a layer
 // became, beside what the machine could do at that moment.
 type kernelResult struct {
+	Variant  string   `json:"variant"`
 	CPU      string   `json:"cpu"`
 	Kind     string   `json:"kind"`
 	Name     string   `json:"name"`
@@ -51,12 +53,12 @@ func (r kernelResult) share() (float64, bool) {
 
 // kernelSum is how many cases of a kind reach the bar.
 type kernelSum struct {
-	CPU   string  `json:"cpu"`
-	Kind  string  `json:"kind"`
-	Cases int     `json:"cases"`
-	Reach int     `json:"reach_bar"`
-	Least float64 `json:"least_percent"`
-	Mid   float64 `json:"median_percent"`
+	Variant string  `json:"variant"`
+	Kind    string  `json:"kind"`
+	Cases   int     `json:"cases"`
+	Reach   int     `json:"reach_bar"`
+	Least   float64 `json:"least_percent"`
+	Mid     float64 `json:"median_percent"`
 }
 
 type kernelReport struct {
@@ -66,25 +68,31 @@ type kernelReport struct {
 	Sums    []kernelSum    `json:"sums"`
 }
 
-// runKernels times the table of layers for each level of --cpu.
+// runKernels times the table of layers for each of --variants, else for --cpu
+// and --precision.
 func (o *benchOptions) runKernels(ctx context.Context) error {
 	if err := o.checkKernels(); err != nil {
 		return err
 	}
 	rep := kernelReport{Bar: kernelBar, Threads: o.threads[0], Kernels: []kernelResult{}}
 	o.engine.threads = o.threads[0]
-	levels := strings.Split(o.engine.cpu, ",")
+	variants := []variant{{o.engine.precision, o.engine.cpu}}
+	if len(o.variants) > 0 {
+		var err error
+		if variants, err = parseVariants(o.variants); err != nil {
+			return err
+		}
+	}
 	cases := slices.DeleteFunc(slices.Clone(kernelCases), func(c kernelCase) bool {
 		return o.kernels != "all" && !strings.Contains(c.Kind+" "+c.Name+" "+c.Shape, o.kernels)
 	})
 	if len(cases) == 0 {
 		return fault.New(fault.Usage, "no layer of the table is called %q", o.kernels).Hint("use all, conv, matmul, memory, other or a part of a name")
 	}
-	bar := o.Progress("timing", len(cases)*len(levels))
+	bar := o.Progress("timing", len(cases)*len(variants))
 	defer bar.Done()
-	for _, level := range levels {
-		o.engine.cpu = level
-		list, err := o.kernelsFor(ctx, cases, func(c kernelCase) { bar.Describe(c.Name + " " + c.Shape); bar.Add(1) })
+	for _, v := range variants {
+		list, err := o.as(v).kernelsFor(ctx, cases, func(c kernelCase) { bar.Describe(c.Name + " " + c.Shape); bar.Add(1) })
 		if err != nil {
 			return err
 		}
@@ -103,6 +111,8 @@ func (o *benchOptions) checkKernels() error {
 	switch {
 	case len(o.threads) != 1 || o.threads[0] < 1:
 		return fault.New(fault.Usage, "--kernels takes one number of threads")
+	case len(o.variants) > 0 && (o.engine.cpu != "" || o.engine.precision != ""):
+		return fault.New(fault.Usage, "--variants names precisions and CPUs: give it without --cpu and --precision")
 	case o.peer != "" || o.profile || o.page != "" || o.baseline != "" || len(o.failIf) > 0:
 		return fault.New(fault.Usage, "--kernels goes with none of --peer, --profile, --report, --baseline and --fail-if")
 	}
@@ -138,6 +148,7 @@ func (o *benchOptions) kernelsFor(ctx context.Context, cases []kernelCase, next 
 		if err != nil {
 			r.Error = err.Error()
 		}
+		r.Variant = variant{precision.Mode(o.engine.precision).String(), p.CPU()}.String()
 		list = append(list, r)
 	}
 	return list, nil
@@ -215,7 +226,7 @@ func (rep *kernelReport) sum() {
 	groups := map[[2]string][]float64{}
 	var order [][2]string
 	for _, r := range rep.Kernels {
-		key := [2]string{r.CPU, r.Kind}
+		key := [2]string{r.Variant, r.Kind}
 		v, held := r.share()
 		if !held || r.Error != "" {
 			continue
@@ -228,7 +239,7 @@ func (rep *kernelReport) sum() {
 	for _, key := range order {
 		list := groups[key]
 		slices.Sort(list)
-		s := kernelSum{CPU: key[0], Kind: key[1], Cases: len(list), Least: list[0], Mid: list[len(list)/2]}
+		s := kernelSum{Variant: key[0], Kind: key[1], Cases: len(list), Least: list[0], Mid: list[len(list)/2]}
 		for _, v := range list {
 			if v >= rep.Bar {
 				s.Reach++
@@ -258,13 +269,13 @@ func (o *benchOptions) printKernels(rep kernelReport) error {
 	if o.json {
 		return o.JSON(rep)
 	}
-	t := o.Table("cpu", "kind", "layer", "shape", ">µs", ">GFLOP/s", ">% of peak", ">GB/s", ">% of memcpy", "bar", "kernels")
+	t := o.Table("variant", "kind", "layer", "shape", ">µs", ">GFLOP/s", ">% of peak", ">GB/s", ">% of memcpy", "bar", "kernels")
 	for _, r := range rep.Kernels {
-		t.Row(append([]string{r.CPU}, kernelCells(r)...)...)
+		t.Row(append([]string{r.Variant}, kernelCells(r)...)...)
 	}
 	t.Print()
 	for _, s := range rep.Sums {
-		o.Infof("%s, %s: %d of %d at %g %% of the ceiling or more; median %.1f %%, least %.1f %%", s.CPU, s.Kind, s.Reach, s.Cases, rep.Bar, s.Mid, s.Least)
+		o.Infof("%s, %s: %d of %d at %g %% of the ceiling or more; median %.1f %%, least %.1f %%", s.Variant, s.Kind, s.Reach, s.Cases, rep.Bar, s.Mid, s.Least)
 	}
 	return nil
 }
@@ -272,33 +283,37 @@ func (o *benchOptions) printKernels(rep kernelReport) error {
 // kernelMarkdown is docs/kernels.md.
 func (o *benchOptions) kernelMarkdown(rep kernelReport) []byte {
 	var b bytes.Buffer
-	var levels []string
+	var levels, names []string
 	for _, r := range rep.Kernels {
 		if !slices.Contains(levels, r.CPU) {
 			levels = append(levels, r.CPU)
+		}
+		if !slices.Contains(names, r.Variant) {
+			names = append(names, r.Variant)
 		}
 	}
 	b.WriteString("# Kernels\n\n")
 	o.markdownHead(&b, strings.Join(levels, ", "), "")
 	fmt.Fprintf(&b, `
-Layers of well-known networks, each in a small network of its own, on %s. The
+Written by `+"`make bench-kernels`"+`. Layers of well-known networks, each in a small network of its own, on %s. The
 time is the least of %d runs. GFLOP/s count the multiply-adds of the op as it is
 defined, so that algorithms that need fewer (winograd) can be above the peak. The
 peak is that of f32 multiply-adds from registers, and memcpy is that of the C
 library in a working set of the same size; both are measured in turn with the
 layer, with code for the same CPU level. GB/s are the bytes that the op has to
 read and to write. Convolutions and products with matrices are held to %d %% of
-the peak, ops that are bound by memory to %d %% of memcpy.
+the peak, ops that are bound by memory to %d %% of memcpy. f32-ieee has plain
+multiply-adds alone, f32 whatever has the error of f32 sums.
 
 `, plural(rep.Threads, "thread"), kernelRounds*profileRuns, kernelBar, kernelBar)
-	b.WriteString("| CPU | kind | cases | at the bar | median % | least % |\n|---|---|---:|---:|---:|---:|\n")
+	b.WriteString("| variant | kind | cases | at the bar | median % | least % |\n|---|---|---:|---:|---:|---:|\n")
 	for _, s := range rep.Sums {
-		fmt.Fprintf(&b, "| %s | %s | %d | %d | %.1f | %.1f |\n", s.CPU, s.Kind, s.Cases, s.Reach, s.Mid, s.Least)
+		fmt.Fprintf(&b, "| %s | %s | %d | %d | %.1f | %.1f |\n", s.Variant, s.Kind, s.Cases, s.Reach, s.Mid, s.Least)
 	}
-	for _, level := range levels {
-		fmt.Fprintf(&b, "\n## %s\n\n| kind | layer | shape | µs | GFLOP/s | %% of peak | GB/s | %% of memcpy | bar | kernels |\n|---|---|---|---:|---:|---:|---:|---:|---|---|\n", level)
+	for _, name := range names {
+		fmt.Fprintf(&b, "\n## %s\n\n| kind | layer | shape | µs | GFLOP/s | %% of peak | GB/s | %% of memcpy | bar | kernels |\n|---|---|---|---:|---:|---:|---:|---:|---|---|\n", name)
 		for _, r := range rep.Kernels {
-			if r.CPU == level {
+			if r.Variant == name {
 				cells := kernelCells(r)
 				for i := range cells {
 					cells[i] = markdownText(cells[i])

@@ -52,9 +52,22 @@ func (v variant) String() string {
 	return v.precision + "@" + v.cpu
 }
 
-func parseVariant(s string) variant {
+func parseVariant(s string) (variant, error) {
 	p, c, _ := strings.Cut(s, "@")
-	return variant{p, c}
+	_, err := codegenFlags{precision: p}.options()
+	return variant{p, c}, err
+}
+
+func parseVariants(texts []string) ([]variant, error) {
+	var list []variant
+	for _, s := range texts {
+		v, err := parseVariant(s)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, v)
+	}
+	return list, nil
 }
 
 // readSuite reads a suite and checks that each word of it is known.
@@ -92,14 +105,9 @@ func (s *suite) add(word, rest string) error {
 	sec := s.Sections[len(s.Sections)-1]
 	switch word {
 	case "variants":
-		for name := range strings.FieldsSeq(rest) {
-			v := parseVariant(name)
-			if _, err := (codegenFlags{precision: v.precision}).options(); err != nil {
-				return err
-			}
-			sec.Variants = append(sec.Variants, v)
-		}
-		return nil
+		var err error
+		sec.Variants, err = parseVariants(strings.Fields(rest))
+		return err
 	case "group":
 		sec.Groups = append(sec.Groups, &suiteGroup{Title: rest})
 		return nil
@@ -170,15 +178,12 @@ func parseFraction(s string) (float64, error) {
 
 // filter keeps the models whose path matches and the variants that are asked
 // for; what is left empty goes.
-func (s *suite) filter(keep func(path string) bool, variants []string) *suite {
+func (s *suite) filter(keep func(path string) bool, variants []variant) *suite {
 	out := &suite{}
 	for _, sec := range s.Sections {
 		c := &suiteSection{Title: sec.Title, Variants: sec.Variants}
 		if len(variants) > 0 {
-			c.Variants = nil
-			for _, v := range variants {
-				c.Variants = append(c.Variants, parseVariant(v))
-			}
+			c.Variants = variants
 		}
 		for _, g := range sec.Groups {
 			h := &suiteGroup{Title: g.Title}

@@ -102,12 +102,11 @@ func (o *benchOptions) openSuite() (*suite, error) {
 	if err != nil {
 		return nil, fault.New(fault.Usage, "--only: %w", err)
 	}
-	for _, v := range o.variants {
-		if _, err := (codegenFlags{precision: parseVariant(v).precision}).options(); err != nil {
-			return nil, err
-		}
+	variants, err := parseVariants(o.variants)
+	if err != nil {
+		return nil, err
 	}
-	if s = s.filter(re.MatchString, o.variants); len(s.Sections) == 0 {
+	if s = s.filter(re.MatchString, variants); len(s.Sections) == 0 {
 		return nil, fault.New(fault.Usage, "no model of the suite matches --only %q", o.only)
 	}
 	return s, o.checkFiles()
