@@ -39,7 +39,7 @@ func Wander(g *ir.Graph, t backend.Traits, o compiler.Options, r *rand.Rand, ste
 				continue
 			}
 			at := r.IntN(len(s.Space))
-			if forms := otherForms(s); forms > 0 && r.IntN(2) == 0 {
+			if forms := otherForms(s); forms > 0 && r.IntN(3) > 0 {
 				at = r.IntN(forms)
 			}
 			picks[s.Key] = s.Space[at]

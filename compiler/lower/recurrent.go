@@ -73,6 +73,11 @@ func (l *lowerer) emitRecurrent(g *group) error {
 	l.site = r.site
 	r.par = work >= 8*parallelWork
 	r.chunk = l.number(r.site, func(c *schedule.Choice) *int { return &c.Rows }, r.share(), r.shares()...)
+	r.site.fit = func(c *schedule.Choice) {
+		if c.TW > c.Rows { // a register tile is within the sequences that run together
+			c.OB, c.TR, c.TW = 0, 0, 0
+		}
+	}
 	if err := r.operands(); err != nil {
 		return err
 	}
