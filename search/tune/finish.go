@@ -60,7 +60,7 @@ func (t *tuner) warm(ctx context.Context) error {
 			good = nil // each is faster, together they are slower
 		}
 		for _, c := range taken {
-			if !slices.Contains(good, c) {
+			if !slices.ContainsFunc(good, func(g candidate) bool { return g.key == c.key }) {
 				t.o.Book.Drop(c.key, t.o.Target)
 			}
 		}

@@ -113,10 +113,10 @@ func (l *landscape) program(look schedule.Lookup) (*program.Program, error) {
 		site.Space = s.space(site.Chosen)
 		p.Sites = append(p.Sites, site)
 		if now := blocked(site.Chosen.Form); now != last {
-			p.Steps = append(p.Steps, program.Step{Kernel: &loop.Kernel{Family: "copy"}})
+			p.Steps = append(p.Steps, program.Step{Kernel: &loop.Kernel{Family: "copy"}, Layer: key})
 			last = now
 		}
-		p.Steps = append(p.Steps, program.Step{Kernel: &loop.Kernel{Family: key + site.Chosen.String()}, Site: key})
+		p.Steps = append(p.Steps, program.Step{Kernel: &loop.Kernel{Family: key + site.Chosen.String()}, Site: key, Layer: key})
 	}
 	return p, nil
 }

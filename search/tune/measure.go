@@ -76,6 +76,17 @@ func (s *sample) site(key string, half int) float64 {
 	return sum
 }
 
+// layers is the time of all steps of some layers.
+func (s *sample) layers(of map[string]bool, half int) float64 {
+	sum := 0.0
+	for i := range s.Steps {
+		if of[s.Steps[i].Layer] {
+			sum += s.step(i, half)
+		}
+	}
+	return sum
+}
+
 // total is the time of all steps.
 func (s *sample) total(half int) float64 {
 	sum := 0.0

@@ -2,7 +2,6 @@ package tune
 
 import (
 	"context"
-	"slices"
 
 	"github.com/lathe-ml/lathe/compiler/program"
 	"github.com/lathe-ml/lathe/compiler/schedule"
@@ -11,53 +10,65 @@ import (
 // least is the share of the largest potential below which a site waits.
 const least = 0.05
 
-// batch picks a change for every site that is worth one. What would move the
-// layouts of other sites is queued to be judged alone, one change of a site at
-// a time.
+// batch picks a change for every site that is worth one. Changes that reach
+// into the same layer are not made at once: the later one waits for a round.
 func (t *tuner) batch() []candidate {
 	most := 0.0
 	for _, q := range t.order {
 		most = max(most, q.potential())
 	}
-	queued := map[string]bool{}
-	for _, c := range t.solos {
-		queued[c.key] = true
-	}
 	var out []candidate
+	used, waits := map[string]bool{}, map[string]bool{}
+	own := layersOf(t.inc.Program)
+	add := func(c candidate) {
+		layers := c.layers
+		if layers == nil {
+			layers = own[c.key]
+		}
+		for l := range layers {
+			if used[l] {
+				t.waiting = append(t.waiting, c)
+				waits[c.key] = true
+				return
+			}
+		}
+		for l := range layers {
+			used[l] = true
+		}
+		out = append(out, c)
+	}
+	waited := t.waiting
+	t.waiting = nil
+	for _, c := range waited {
+		waits[c.key] = true // no other change of its site meanwhile
+		c.layers = t.reach(t.sites[c.key], c.Choice)
+		add(c)
+	}
 	for _, q := range t.order {
-		if q.potential() == 0 || q.potential() < least*most {
+		if waits[q.key] || q.potential() == 0 || q.potential() < least*most {
 			continue
 		}
-		alone := func(c schedule.Choice) bool { return c.Form != q.chosen.Form && !t.isLocal(q, c) }
-		for {
-			c, ok := q.next(t.rng, t.explore, func(c schedule.Choice) bool { return !queued[q.key] || !alone(c) })
-			if !ok {
-				q.done = !queued[q.key]
-				break
-			}
-			q.tried[c] = true
-			if !alone(c) {
-				out = append(out, candidate{key: q.key, Choice: c})
-				break
-			}
-			t.solos = append(t.solos, candidate{q.key, c, true})
-			queued[q.key] = true
+		c, ok := q.next(t.rng, t.explore)
+		if !ok {
+			q.done = true
+			continue
 		}
+		q.tried[c] = true
+		add(candidate{q.key, c, t.reach(q, c)})
 	}
 	return out
 }
 
-// solo takes the most promising of the changes that are judged alone.
-func (t *tuner) solo() candidate {
-	best := 0
-	for i, c := range t.solos {
-		if t.sites[c.key].us > t.sites[t.solos[best].key].us {
-			best = i
+// layersOf lists the layers of each site.
+func layersOf(p *program.Program) map[string]map[string]bool {
+	out := map[string]map[string]bool{}
+	for _, s := range p.Steps {
+		if out[s.Site] == nil {
+			out[s.Site] = map[string]bool{}
 		}
+		out[s.Site][s.Layer] = true
 	}
-	c := t.solos[best]
-	t.solos = slices.Delete(t.solos, best, best+1)
-	return c
+	return out
 }
 
 // explore lowers a choice at a site to learn its neighbours.
@@ -77,33 +88,47 @@ func siteOf(p *program.Program, key string) schedule.Site {
 	return schedule.Site{}
 }
 
-// isLocal reports whether a form leaves all kernels of other sites as they are
-// in the incumbent's program.
-func (t *tuner) isLocal(q *site, c schedule.Choice) bool {
-	if local, ok := q.local[c.Form]; ok {
-		return local
+// reach lists the layers whose kernels a choice changes in the incumbent's
+// program; nil for those of its site alone. Other forms may have other layouts,
+// and then conversions move; the other knobs stay within their site.
+func (t *tuner) reach(q *site, c schedule.Choice) map[string]bool {
+	if c.Form == q.chosen.Form || q.local[c.Form] {
+		return nil
 	}
 	p, legal, err := t.lower([]candidate{{key: q.key, Choice: c}})
-	local := err == nil && len(legal) > 0 && sameBut(q.key, t.inc.Program, p)
+	if err != nil || len(legal) == 0 {
+		return nil // it is told when it is tried
+	}
+	a, b := kernelsOf(t.inc.Program), kernelsOf(p)
+	out := layersOf(t.inc.Program)[q.key]
+	n := len(out)
+	for l := range b {
+		if a[l] != b[l] {
+			out[l] = true
+		}
+	}
+	for l := range a {
+		if a[l] != b[l] {
+			out[l] = true
+		}
+	}
+	if len(out) > n {
+		return out
+	}
 	if q.local == nil {
 		q.local = map[string]bool{}
 	}
-	q.local[c.Form] = local
-	return local
+	q.local[c.Form] = true
+	return nil
 }
 
-// sameBut reports whether two programs differ in the kernels of one site only.
-func sameBut(key string, a, b *program.Program) bool {
-	if len(a.Steps) != len(b.Steps) {
-		return false
+// kernelsOf is the text of each layer's kernels.
+func kernelsOf(p *program.Program) map[string]string {
+	out := map[string]string{}
+	for _, s := range p.Steps {
+		out[s.Layer] += s.Kernel.String()
 	}
-	for i := range a.Steps {
-		x, y := a.Steps[i], b.Steps[i]
-		if x.Site != y.Site || x.Site != key && x.Kernel.String() != y.Kernel.String() {
-			return false
-		}
-	}
-	return true
+	return out
 }
 
 // trial measures changes against the incumbent and gives those that won. If
@@ -169,11 +194,11 @@ func (t *tuner) clockIn(s *sample) {
 }
 
 // versus gives a site's time before and after a change. Of a change that moves
-// layouts, all that the program gained or lost counts.
+// layouts, what all layers that it reaches gained or lost counts.
 func versus(c candidate, inc, b *sample, half int) (old, now float64) {
 	old, now = inc.site(c.key, half), b.site(c.key, half)
-	if c.solo {
-		now = old + b.total(half) - inc.total(half)
+	if c.layers != nil {
+		now = old + b.layers(c.layers, half) - inc.layers(c.layers, half)
 	}
 	return max(old, leastUS), max(now, leastUS)
 }
@@ -245,7 +270,7 @@ func (t *tuner) confirm(ctx context.Context, won []candidate) error {
 // share is the site's time with a change over the heuristic's; s are the
 // heuristic's, the incumbent's and the changed program.
 func (t *tuner) share(c candidate, s []*sample) float64 {
-	if c.solo {
+	if c.layers != nil {
 		old, now := versus(c, s[1], s[2], both)
 		return t.sites[c.key].ratio * now / old
 	}

@@ -12,7 +12,7 @@ import (
 type candidate struct {
 	key string
 	schedule.Choice
-	solo bool // it may move the layouts of others: the whole program judges
+	layers map[string]bool // that it reaches; nil: those of the site
 }
 
 // arm is the best known choice of one form, and what lies around it.
@@ -33,7 +33,7 @@ type site struct {
 	tried     map[schedule.Choice]bool
 	arms      map[string]*arm
 	forms     []string        // other forms, in the generator's order
-	local     map[string]bool // forms that leave other sites' kernels as they are
+	local     map[string]bool // forms that leave other layers as they are
 	turn      int
 	dry       int // trials since the last gain
 	done      bool
@@ -173,14 +173,14 @@ func (q *site) byRatio() []*arm {
 	return out
 }
 
-// next gives what to try next, of what may be tried now: first every form as
-// its heuristic has it, then what lies around the best of the best form, and at
-// every third turn of another one. explore tells the neighbours of a choice.
-func (q *site) next(r *rand.Rand, explore func(*site, schedule.Choice), may func(schedule.Choice) bool) (schedule.Choice, bool) {
-	for i, f := range q.forms {
-		c := schedule.Choice{Form: f}
-		if q.arms[f] == nil && may(c) {
-			q.forms = slices.Delete(q.forms, i, i+1)
+// next gives what to try next: first every form as its heuristic has it, then
+// what lies around the best of the best form, and at every third turn of
+// another one. explore tells the neighbours of a choice.
+func (q *site) next(r *rand.Rand, explore func(*site, schedule.Choice)) (schedule.Choice, bool) {
+	for len(q.forms) > 0 {
+		c := schedule.Choice{Form: q.forms[0]}
+		q.forms = q.forms[1:]
+		if q.arms[c.Form] == nil {
 			return c, true
 		}
 	}
@@ -191,9 +191,6 @@ func (q *site) next(r *rand.Rand, explore func(*site, schedule.Choice), may func
 		arms[0], arms[i] = arms[i], arms[0]
 	}
 	for _, a := range arms {
-		if !may(a.best) {
-			continue
-		}
 		if !a.known {
 			explore(q, a.best)
 			a.known = true

@@ -105,7 +105,7 @@ type tuner struct {
 	picks   map[string]schedule.Choice
 	sites   map[string]*site
 	order   []*site
-	solos   []candidate // changes that are judged by the whole program
+	waiting []candidate // changes that would have met others in a layer
 	trials  int
 	rounds  int
 	ratio   float64
@@ -190,11 +190,15 @@ func (t *tuner) search(ctx context.Context) (string, error) {
 			return "", err
 		}
 		batch := t.batch()
-		if len(batch)+len(t.solos) == 0 {
+		if len(batch) == 0 {
 			return "nothing left", nil
 		}
 		t.rounds++
-		if err := t.round(ctx, batch); err != nil {
+		won, err := t.trial(ctx, batch)
+		if err == nil {
+			err = t.confirm(ctx, won)
+		}
+		if err != nil {
 			return "", errors.Join(err, t.save())
 		}
 	}
@@ -205,33 +209,6 @@ func (t *tuner) save() error {
 		return nil
 	}
 	return t.o.Save(t.o.Book)
-}
-
-// round measures a change at every site of the batch at once, and then some
-// changes alone that move layouts of others.
-func (t *tuner) round(ctx context.Context, batch []candidate) error {
-	if len(batch) > 0 {
-		won, err := t.trial(ctx, batch)
-		if err == nil {
-			err = t.confirm(ctx, won)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	for range max(1, len(batch)/4) {
-		if len(t.solos) == 0 {
-			break
-		}
-		won, err := t.trial(ctx, []candidate{t.solo()})
-		if err == nil {
-			err = t.confirm(ctx, won)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // lookup gives the incumbent's choices with some changes.
