@@ -30,6 +30,9 @@ type printer struct {
 	serial int
 	needs  map[string]bool
 	regs   map[*loop.Reg]string // what stands for a register
+	kernel *loop.Kernel
+	vars   []*loop.Var     // of the loops around
+	teams  strings.Builder // functions of loops that threads share within the kernel
 }
 
 func (p *printer) line(format string, args ...any) {

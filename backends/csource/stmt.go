@@ -51,7 +51,7 @@ func Scratch(k *loop.Kernel) int {
 
 // Kernel prints a kernel as a C function.
 func Kernel(k *loop.Kernel, t backend.Traits) string {
-	p := &printer{b: &strings.Builder{}, temps: map[string]string{}, needs: map[string]bool{}, regs: map[*loop.Reg]string{}}
+	p := &printer{kernel: k, b: &strings.Builder{}, temps: map[string]string{}, needs: map[string]bool{}, regs: map[*loop.Reg]string{}}
 	tiles := &tilePrinter{traits: t, names: map[string]string{}, prefix: KernelName(k)}
 	p.tile(tiles, k.Body)
 	head := tiles.b.String()
@@ -70,7 +70,7 @@ func Kernel(k *loop.Kernel, t backend.Traits) string {
 	p.body(k.Body, tiles)
 	p.indent = ""
 	p.line("}")
-	return head + p.b.String()
+	return head + p.teams.String() + p.b.String()
 }
 
 // tile prints the register tiles of a body as functions of their own.
@@ -147,6 +147,12 @@ func (p *printer) loop(f *loop.For, tiles *tilePrinter) {
 		p.lanes(f, n, tiles)
 		return
 	}
+	if f.Team {
+		p.team(f, tiles)
+		return
+	}
+	p.vars = append(p.vars, f.Var)
+	defer func() { p.vars = p.vars[:len(p.vars)-1] }()
 	lo, hi := "0", fmt.Sprint(f.Var.N)
 	if f.Par {
 		lo, hi = "lo", "hi"

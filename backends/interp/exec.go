@@ -136,7 +136,7 @@ func (x *exec) loop(f *loop.For) {
 		if f.Par {
 			x.scrub() // another thread may have run the iteration before
 		}
-		if x.o.Backwards && (f.Par || f.Kind == loop.Vector) {
+		if x.o.Backwards && (f.Par || f.Team || f.Kind == loop.Vector) {
 			i = f.Var.N - 1 - i
 		}
 		x.vars[f.Var] = int64(i)

@@ -262,7 +262,7 @@ func (d *decoder) body(list []fileStmt) []loop.Stmt {
 func (d *decoder) stmt(f fileStmt) loop.Stmt {
 	switch f.Kind {
 	case "for":
-		return &loop.For{Var: pick(d.vars, f.Var), Kind: f.Loop, Par: f.Par, Body: d.body(f.Body)}
+		return &loop.For{Var: pick(d.vars, f.Var), Kind: f.Loop, Par: f.Par, Team: f.Team, Body: d.body(f.Body)}
 	case "store":
 		b := pick(d.bufs, f.Buf)
 		if b.Space == loop.Param && !b.Out {

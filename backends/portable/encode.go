@@ -100,6 +100,7 @@ type fileStmt struct {
 	Var  int           `json:"var,omitempty"`
 	Loop loop.LoopKind `json:"loop,omitempty"`
 	Par  bool          `json:"par,omitempty"`
+	Team bool          `json:"team,omitempty"`
 	Reg  int           `json:"reg,omitempty"`
 	Decl bool          `json:"decl,omitempty"`
 	Fn   string        `json:"fn,omitempty"`
@@ -293,7 +294,7 @@ func (e *encoder) body(list []loop.Stmt) []fileStmt {
 func (e *encoder) stmt(s loop.Stmt) fileStmt {
 	switch s := s.(type) {
 	case *loop.For:
-		return fileStmt{Kind: "for", Var: e.variable(s.Var), Loop: s.Kind, Par: s.Par, Body: e.body(s.Body)}
+		return fileStmt{Kind: "for", Var: e.variable(s.Var), Loop: s.Kind, Par: s.Par, Team: s.Team, Body: e.body(s.Body)}
 	case *loop.Store:
 		return fileStmt{Kind: "store", Buf: e.buf(s.Buf), At: e.expr(s.Index), Val: e.expr(s.Val)}
 	case *loop.Set:

@@ -37,6 +37,8 @@ func printBody(b *strings.Builder, body []Stmt, in string) {
 			par := ""
 			if s.Par {
 				par = "parallel "
+			} else if s.Team {
+				par = "team "
 			}
 			fmt.Fprintf(b, "%s%s%s %s < %d {\n", in, par, kindNames[s.Kind], s.Var.Name, s.Var.N)
 			printBody(b, s.Body, in+"  ")

@@ -21,6 +21,10 @@ type For struct {
 	Var  *Var
 	Kind LoopKind
 	Par  bool
+	// Team marks a loop inside a kernel, run many times, whose iterations threads
+	// may share too. Local arrays are common to them: no iteration touches what
+	// another one writes, and no register crosses its boundary.
+	Team bool
 	Body []Stmt
 }
 

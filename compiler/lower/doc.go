@@ -6,5 +6,6 @@
 // lower.go (the order of the steps), prepare.go (rewrites of the core graph),
 // group.go (what is fused with what), layout.go, access.go (a value at an
 // index as an expression), then the generators: pointwise.go, rows.go,
-// nest.go, ordered.go, and the tiled ones: tile.go, conv.go, dot.go.
+// nest.go, ordered.go, and the tiled ones: tile.go, conv.go, dot.go,
+// recurrent.go.
 package lower

@@ -130,6 +130,9 @@ func (r *recurrent) multiply(p *gateProduct, state *loop.Buffer, d int, base, t 
 		}
 		return rows(ob, loop.Mul(g, ob))
 	})
+	if r.team(p) && full > 1 {
+		body[0].(*loop.For).Team = true
+	}
 	if rest := blocks % ob; rest > 0 {
 		last := rows(rest, loop.Int(blocks-rest))
 		if r.back {
@@ -138,6 +141,13 @@ func (r *recurrent) multiply(p *gateProduct, state *loop.Buffer, d int, base, t 
 		body = append(body, last...)
 	}
 	return body
+}
+
+// team reports products that threads share at every step: where there is
+// nothing else to share, and half of the product takes longer than it takes to
+// hand it over and to wait for it.
+func (r *recurrent) team(p *gateProduct) bool {
+	return r.Dirs*(r.Batch/r.chunk) == 1 && p.n*r.Hidden*r.Hidden*max(r.chunk, 2) >= 1<<18
 }
 
 // plainProduct is multiply without register tiles: weights as the model has them.
