@@ -95,7 +95,7 @@ func Build(ctx context.Context, p *program.Program, dir string, o backend.Option
 	if err != nil {
 		return err
 	}
-	cc, err := toolchain.Find(o.Compiler)
+	cc, err := toolchain.FindFor(vs[0].Traits.Arch, o.Compiler)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"os"
+	"runtime"
 	"testing"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/lathe-ml/lathe/compiler/onnxfile"
 	"github.com/lathe-ml/lathe/compiler/program"
 	"github.com/lathe-ml/lathe/compiler/tensor"
+	"github.com/lathe-ml/lathe/internal/emulate"
 )
 
 var (
@@ -30,6 +32,10 @@ func suite(t *testing.T, dir string, tol conformance.Tolerance) {
 		t.Skipf("no C compiler: %v", err)
 	}
 	be := cpu.Backend()
+	if tr, err := cpu.Target(*cpuName); err == nil && tr.Arch == "arm64" && runtime.GOARCH != "arm64" {
+		emulate.Need(t)
+		be = emulated(t, "")
+	}
 	if k := os.Getenv("KEEP"); k != "" {
 		build := be.Build
 		be.Build = func(ctx context.Context, p *program.Program, dir string, o backend.Options) error {

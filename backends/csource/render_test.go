@@ -22,7 +22,7 @@ import (
 func TestRender(t *testing.T) {
 	golden.Run(t, filepath.Join("..", "..", "testdata", "render"), func(t *testing.T, c *golden.Case) {
 		fs := flag.NewFlagSet("case", flag.ContinueOnError)
-		lanes, regs, arch := fs.Int("lanes", 4, ""), fs.Int("regs", 32, ""), fs.String("arch", "arm64", "")
+		lanes, regs, arch := fs.Int("lanes", 4, ""), fs.Int("regs", 32, ""), fs.String("arch", "any", "")
 		if err := fs.Parse(c.Command()[1:]); err != nil {
 			t.Fatal(err)
 		}

@@ -36,9 +36,10 @@ func (t *tilePrinter) define(s *loop.Tile) {
 	name := fmt.Sprintf("%s_t%d", t.prefix, len(t.names))
 	t.names[k] = name
 	fmt.Fprintf(&t.b, "static __attribute__((noinline)) void %s(const %s *x, const %s *w, const %s *b, %s *s, const %s *a) {\n", name, cType[s.X.Type], cType[s.W.Type], cType[sums(s)], cType[s.S.Type], cType[added(s)])
-	if asm := x86Tile(s, t.traits); asm != "" {
-		t.b.WriteString(asm)
-	} else {
+	switch {
+	case emit(&t.b, x86Tile(s, t.traits)):
+	case emit(&t.b, armTile(s, t.traits)):
+	default:
 		plainTile(&t.b, s)
 	}
 	t.b.WriteString("}\n")
@@ -58,6 +59,12 @@ func added(t *loop.Tile) tensor.DType {
 		return t.Add.Type
 	}
 	return tensor.F32
+}
+
+// emit writes a form of a tile if there is one.
+func emit(b *strings.Builder, code string) bool {
+	b.WriteString(code)
+	return code != ""
 }
 
 // call prints the call of a tile's function.

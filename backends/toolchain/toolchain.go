@@ -6,6 +6,7 @@ package toolchain
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -52,6 +53,47 @@ func Find(name string) (*Compiler, error) {
 		}
 	}
 	return nil, fault.New(fault.Toolchain, "no C compiler was found").Hint(install)
+}
+
+// cross are the C compilers for an architecture on a machine of another one.
+var cross = map[string]struct {
+	names             []string
+	machine, packages string
+}{
+	"arm64": {[]string{"aarch64-linux-gnu-gcc", "aarch64-unknown-linux-gnu-gcc", "aarch64-linux-musl-gcc"}, "aarch64", "gcc-aarch64-linux-gnu libc6-dev-arm64-cross"},
+	"amd64": {[]string{"x86_64-linux-gnu-gcc", "x86_64-unknown-linux-gnu-gcc", "x86_64-linux-musl-gcc"}, "x86_64", "gcc-x86-64-linux-gnu libc6-dev-amd64-cross"},
+}
+
+// FindFor looks for a C compiler that makes code for an architecture: for this
+// machine's as Find does, for another a cross compiler. $CC is taken for it
+// only if it makes such code.
+func FindFor(arch, name string) (*Compiler, error) {
+	c, known := cross[arch]
+	if arch == runtime.GOARCH || !known {
+		return Find(name)
+	}
+	if name == "" {
+		if cc := try(strings.Fields(cmp.Or(strings.TrimSpace(os.Getenv("CC")), "cc"))); cc != nil && cc.makes(c.machine) {
+			return cc, nil
+		}
+		for _, n := range c.names {
+			if cc := try([]string{n}); cc != nil {
+				return cc, nil
+			}
+		}
+		return nil, fault.New(fault.Toolchain, "no C compiler for %s was found", c.machine).Hint("install one (Debian: apt-get install %s), or name it with --cc", c.packages)
+	}
+	cc, err := Find(name)
+	if err == nil && !cc.makes(c.machine) {
+		return nil, fault.New(fault.Toolchain, "the C compiler %q does not make code for %s", name, c.machine).Hint("install one that does (Debian: apt-get install %s)", c.packages)
+	}
+	return cc, err
+}
+
+// makes reports whether a compiler's code is for a machine.
+func (c *Compiler) makes(machine string) bool {
+	out, err := exec.Command(c.Path, append(c.Args[:len(c.Args):len(c.Args)], "-dumpmachine")...).Output()
+	return err == nil && strings.HasPrefix(string(out), machine+"-")
 }
 
 const install = "install gcc or clang (apt-get install gcc), set CC, or use --target portable"

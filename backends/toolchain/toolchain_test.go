@@ -174,3 +174,32 @@ func TestInterruptedBuild(t *testing.T) {
 		t.Error("a pass of the compiler ran on")
 	}
 }
+
+// For another architecture a compiler is taken that makes code for it, and no
+// other: the machine's own would fail on the first flag.
+func TestCrossCompilers(t *testing.T) {
+	other, machine, mine := "arm64", "aarch64", "x86_64"
+	if runtime.GOARCH == "arm64" {
+		other, machine, mine = "amd64", "x86_64", "aarch64"
+	}
+	makes := func(m string) string {
+		return script(t, version+"[ \"$1\" = -dumpmachine ] && { echo "+m+"-linux-gnu; exit 0; }\nexit 1\n")
+	}
+	t.Setenv("CC", "")
+	t.Setenv("PATH", filepath.Dir(script(t, "exit 1\n"))) // a cc that does nothing
+	if _, err := FindFor(other, ""); fault.KindOf(err) != fault.Toolchain || !strings.Contains(err.Error(), machine) || !strings.Contains(fault.HintOf(err), "apt-get install gcc-") {
+		t.Errorf("without any: %v, hint %s", err, fault.HintOf(err))
+	}
+	wrong, right := makes(mine), makes(machine)
+	if _, err := FindFor(other, wrong); fault.KindOf(err) != fault.Toolchain || !strings.Contains(err.Error(), "does not make code for "+machine) {
+		t.Errorf("the machine's own: %v", err)
+	}
+	t.Setenv("PATH", os.Getenv("PATH")+string(os.PathListSeparator)+"/bin")
+	if cc, err := FindFor(other, right); err != nil || cc.Path != right {
+		t.Errorf("by name: %+v, %v", cc, err)
+	}
+	t.Setenv("CC", right)
+	if cc, err := FindFor(other, ""); err != nil || cc.Path != right {
+		t.Errorf("by CC: %+v, %v", cc, err)
+	}
+}

@@ -13,6 +13,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/lathe-ml/lathe/backends/ort"
+	"github.com/lathe-ml/lathe/backends/toolchain"
+	"github.com/lathe-ml/lathe/compiler/fault"
 )
 
 func itoa(n int) string { return strconv.Itoa(n) }
@@ -28,7 +30,7 @@ type finding struct {
 
 // examinations are the doctor's checks, in the order of the report.
 var examinations = []func(context.Context, *factory) finding{
-	examineCompiler, examineCPU, examineCache, examineTemp, examinePeer,
+	examineCompiler, examineCross, examineCPU, examineCache, examineTemp, examinePeer,
 }
 
 func newDoctorCmd(f *factory) *cobra.Command {
@@ -90,6 +92,22 @@ func examineCompiler(ctx context.Context, _ *factory) finding {
 	if len(found) > 0 {
 		x.OK, x.Found, x.Fix = true, strings.Join(found, "; "), ""
 	}
+	return x
+}
+
+// examineCross looks for a compiler for the other architecture.
+func examineCross(context.Context, *factory) finding {
+	arch, cpuName := "arm64", "aarch64"
+	if runtime.GOARCH == "arm64" {
+		arch, cpuName = "amd64", "x86-64-v3"
+	}
+	x := finding{Check: "C compiler for " + arch, For: "compile --cpu " + cpuName + " and the like"}
+	cc, err := toolchain.FindFor(arch, "")
+	if err != nil {
+		x.Fix = fault.HintOf(err)
+		return x
+	}
+	x.OK, x.Found = true, cc.Version
 	return x
 }
 
