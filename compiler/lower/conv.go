@@ -92,6 +92,7 @@ func (c *tiledConv) decide(l *lowerer, n *ir.Node) bool {
 	c.icb, c.ocb = blocks(c.ic), blocks(c.oc)
 	var heuristic string
 	var possible []string
+	blocked := l.fromBlocks(n.Inputs[0])
 	if c.rowwiseFits(lanes) {
 		heuristic, possible = formPixels, []string{formPixels}
 	}
@@ -99,7 +100,9 @@ func (c *tiledConv) decide(l *lowerer, n *ir.Node) bool {
 	case g == 1:
 		form := formDirect
 		if c.ic < lanes {
-			form = formPlanar
+			if !blocked {
+				form = formPlanar
+			}
 			possible = append(possible, formPlanar)
 		}
 		possible = append(possible, formDirect)
@@ -107,8 +110,8 @@ func (c *tiledConv) decide(l *lowerer, n *ir.Node) bool {
 			possible = append(possible, formWinograd+strconv.Itoa(m))
 		}
 		switch {
-		case heuristic != "" && c.oc*4 <= lanes*3:
-		case c.oc*2 >= lanes:
+		case heuristic != "" && c.oc*4 <= lanes*3 && !(blocked && c.blocksPay(lanes)):
+		case c.oc*2 >= lanes || heuristic != "" && blocked:
 			heuristic = form
 			if m := c.chooseWinograd(l); m > 0 {
 				heuristic = formWinograd + strconv.Itoa(m)
@@ -153,6 +156,41 @@ func (c *tiledConv) decide(l *lowerer, n *ir.Node) bool {
 		}
 	}
 	return true
+}
+
+// blocksPay reports whether an input in channel blocks is better left there,
+// although few output channels fill few lanes: in vector multiply-adds for each
+// point, where moving a number into another layout costs about as much as one.
+func (c *tiledConv) blocksPay(lanes int) bool {
+	kk, area := c.Kernel[0]*c.Kernel[1], c.Strides[0]*c.Strides[1]
+	pixels := c.ic*kk*c.oc/lanes + c.ic*area + c.oc
+	return c.icb*lanes*kk*c.ocb < pixels
+}
+
+// fromBlocks reports whether a value is computed from a convolution that gives
+// channel blocks, by nothing but elementwise ops and windows.
+func (l *lowerer) fromBlocks(v *ir.Value) bool {
+	if v.Def == nil || v.Rank() != 4 {
+		return false
+	}
+	if b, ok := l.blocky[v]; ok {
+		return b
+	}
+	l.blocky[v] = false
+	b := false
+	switch n := v.Def; {
+	case n.Op == "conv":
+		c := l.tiled(n)
+		b = c != nil && !c.rowwise
+	case n.Op == "window_max", n.Op == "window_sum":
+		b = l.fromBlocks(n.Inputs[0])
+	case core.Lookup(n.Op).Class == core.Pointwise:
+		for _, x := range n.Inputs {
+			b = b || l.fromBlocks(x)
+		}
+	}
+	l.blocky[v] = b
+	return b
 }
 
 // dims joins sizes as ONNX users write shapes.

@@ -72,6 +72,7 @@ func newLowerer(g *ir.Graph, o Options) (*lowerer, error) {
 		sites:  map[string]*site{},
 		fused:  map[*group][]string{},
 		joined: map[operand]bool{},
+		blocky: map[*ir.Value]bool{},
 	}, nil
 }
 
@@ -137,6 +138,7 @@ type lowerer struct {
 	convs   map[*ir.Node]*tiledConv
 	fused   map[*group][]string // the ops of a group
 	joined  map[operand]bool    // operands of concatenations that are computed in place
+	blocky  map[*ir.Value]bool  // values that come from convolutions in channel blocks
 	sites   map[string]*site
 	used    []*site  // those that were used, in order
 	site    *site    // of the kernels being emitted; nil: they leave nothing open
