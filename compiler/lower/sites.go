@@ -151,3 +151,19 @@ func (l *lowerer) close(s *site, flops int64) {
 	}
 	l.changes = l.changes[:0]
 }
+
+// efforts are about the times of forms in units of plain multiply-adds of f32
+// of the same contraction, on large ones.
+var efforts = map[string]float64{
+	formWinograd + "2": 0.6, formWinograd + "4": 0.42, formWinograd + "6": 0.36,
+}
+
+// Effort is about how long a contraction takes in a form, in units of plain
+// multiply-adds of f32: what a choice between precisions goes by where nothing
+// is measured. Forms that are not known take as long as those.
+func Effort(form string) float64 {
+	if e, ok := efforts[form]; ok {
+		return e
+	}
+	return 1
+}

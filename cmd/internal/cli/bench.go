@@ -237,10 +237,7 @@ func (o *benchOptions) all(ctx context.Context, e engine, models []string, base 
 	for _, path := range models {
 		for _, o.engine.threads = range o.threads {
 			bar.Describe(filepath.Base(filepath.Dir(path)))
-			r, err := o.one(ctx, e, path)
-			if err == nil && o.errors {
-				r.Errors, err = o.errorsOf(ctx, e, path)
-			}
+			r, err := o.full(ctx, e, path)
 			bar.Add(1)
 			if err != nil {
 				if len(models) == 1 || !o.keepOn || ctx.Err() != nil {
@@ -255,6 +252,27 @@ func (o *benchOptions) all(ctx context.Context, e engine, models []string, base 
 		}
 	}
 	return nil
+}
+
+// full times one model, and measures what else is asked for.
+func (o *benchOptions) full(ctx context.Context, e engine, path string) (benchResult, error) {
+	var picked *toleranceReport
+	if o.engine.tolerance != "" {
+		r, done, err := o.tolerances(ctx, e, path)
+		defer done()
+		if err != nil {
+			return benchResult{Model: path, Backend: e.name, Threads: o.engine.threads}, err
+		}
+		picked = r
+	}
+	r, err := o.one(ctx, e, path)
+	if r.Tolerance = picked; picked != nil {
+		r.Errors = picked.Errors
+	}
+	if err == nil && o.errors {
+		r.Errors, err = o.errorsOf(ctx, e, path)
+	}
+	return r, err
 }
 
 // one times one model.

@@ -17,23 +17,11 @@ func (o *benchOptions) errorsOf(ctx context.Context, e engine, path string) (*er
 	if make == nil || isArtifact(path) {
 		return nil, fault.New(fault.Usage, "--errors needs a model that is compiled here").InFile(path).Hint("use a model with --backend cpu, portable or interp")
 	}
-	m, err := o.loadModel(path)
+	m, x, in, set, err := o.expanded(path)
 	if err != nil {
 		return nil, err
 	}
 	defer m.Close()
-	set, err := o.set(m)
-	if err != nil {
-		return nil, err
-	}
-	x, _, err := conformance.ExpandFor(m, set)
-	if err != nil {
-		return nil, inModel(err, m)
-	}
-	in, err := conformance.Feed(m, set, x.Graph)
-	if err != nil {
-		return nil, err
-	}
 	meter, err := newErrorMeter(o.factory, make(), x.Graph, [][]*tensor.Tensor{in}, o.engine)
 	if err != nil {
 		return nil, err

@@ -23,21 +23,22 @@ type latency struct {
 
 // benchResult is one model in --json.
 type benchResult struct {
-	Model         string       `json:"model"`
-	Backend       string       `json:"backend"`
-	Threads       int          `json:"threads"`
-	Latency       *latency     `json:"latency_ms,omitempty"`
-	Peer          *latency     `json:"peer_latency_ms,omitempty"`
-	PeerName      string       `json:"peer,omitempty"`
-	Ratio         *float64     `json:"ratio,omitempty"`
-	Footprint     *footprint   `json:"footprint,omitempty"`
-	PeerFootprint *footprint   `json:"peer_footprint,omitempty"`
-	StartRatio    *float64     `json:"start_ratio,omitempty"`  // our first result to the peer's session: below 1 lathe is faster
-	MemoryRatio   *float64     `json:"memory_ratio,omitempty"` // our peak to the peer's: below 1 lathe needs less
-	Baseline      *float64     `json:"baseline_median_ms,omitempty"`
-	Profile       *profile     `json:"profile,omitempty"`
-	Errors        *errorReport `json:"errors,omitempty"`
-	Error         string       `json:"error,omitempty"`
+	Model         string           `json:"model"`
+	Backend       string           `json:"backend"`
+	Threads       int              `json:"threads"`
+	Latency       *latency         `json:"latency_ms,omitempty"`
+	Peer          *latency         `json:"peer_latency_ms,omitempty"`
+	PeerName      string           `json:"peer,omitempty"`
+	Ratio         *float64         `json:"ratio,omitempty"`
+	Footprint     *footprint       `json:"footprint,omitempty"`
+	PeerFootprint *footprint       `json:"peer_footprint,omitempty"`
+	StartRatio    *float64         `json:"start_ratio,omitempty"`  // our first result to the peer's session: below 1 lathe is faster
+	MemoryRatio   *float64         `json:"memory_ratio,omitempty"` // our peak to the peer's: below 1 lathe needs less
+	Baseline      *float64         `json:"baseline_median_ms,omitempty"`
+	Profile       *profile         `json:"profile,omitempty"`
+	Errors        *errorReport     `json:"errors,omitempty"`
+	Tolerance     *toleranceReport `json:"tolerance,omitempty"`
+	Error         string           `json:"error,omitempty"`
 
 	before *benchResult // of the baseline
 }

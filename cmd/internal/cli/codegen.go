@@ -22,9 +22,12 @@ type codegenFlags struct {
 	cpu       string
 	precision string
 	schedules string
+	tolerance string
+	layers    string // file with the precision of each layer
 	compiler  string
 
-	tuned *scheduleBook // instead of the one that schedules names
+	tuned  *scheduleBook // instead of the one that schedules names
+	picked *layerModes   // by --tolerance
 }
 
 // codegenRow is a flag that says how code is made; "" means its default.
@@ -42,6 +45,10 @@ var codegenRows = []codegenRow{
 		func(c *codegenFlags) *string { return &c.precision }},
 	{"schedules", "record book of lathe tune whose choices are taken, or auto for the default book (default: none)", false,
 		func(c *codegenFlags) *string { return &c.schedules }},
+	{"precisions", "file with a precision for each layer, as --tolerance finds them (precisions.json of an artifact)", false,
+		func(c *codegenFlags) *string { return &c.layers }},
+	{"tolerance", "relative error that outputs may have, such as 1e-4: each layer gets the fastest precision with which that holds on the inputs, measured against float64; --precision is the loosest then", true,
+		func(c *codegenFlags) *string { return &c.tolerance }},
 	{"cc", "C compiler (default: CC, gcc, clang)", true,
 		func(c *codegenFlags) *string { return &c.compiler }},
 }
@@ -133,6 +140,12 @@ func (c codegenFlags) options() (compiler.Options, error) {
 	var err error
 	if c.precision != "" {
 		o.Precision, err = precision.Parse(c.precision)
+	}
+	if c.layers != "" && err == nil {
+		c.picked, err = readLayerModes(c.layers)
+	}
+	if c.picked != nil {
+		o.PrecisionAt = c.picked.at
 	}
 	return o, err
 }

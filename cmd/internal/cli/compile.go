@@ -39,6 +39,8 @@ type compileOptions struct {
 	dryRun     bool
 	tune       time.Duration
 	shapes     shapeFlags
+	inputs     inputFlags
+	errors     bool
 }
 
 // targets are the backends that make artifacts, by the name that --target takes.
@@ -64,13 +66,20 @@ Shapes are fixed when code is made: dimensions with names are bound by --dim,
 
 --schedules takes the choices of a record book that lathe tune wrote; --tune
 measures first and then compiles. The records that were used are shipped in the
-artifact (schedules.jsonl).`,
+artifact (schedules.jsonl).
+
+--tolerance 1e-4 gives each layer the fastest precision with which the outputs
+stay so near to those of float64, measured on --input or random inputs and
+checked on others like them; report.json and report.html tell what was picked,
+and precisions.json can be given to --precisions without measuring again.`,
 		Example: `  lathe compile mobilenet.onnx -o mobilenet --dim N=1
   lathe compile model.onnx -o out --input-shapes x:1x3x224x224 --threads 2
   lathe compile model.onnx -o out --cpu x86-64-v3 --keep-source
   lathe compile model.onnx -o out --cpu x86-64-v3,x86-64-v4,sapphirerapids
   lathe compile model.onnx -o out --schedules auto
   lathe compile model.onnx -o out --tune 5m
+  lathe compile model.onnx -o out --tolerance 1e-4 --input image.npy
+  lathe compile model.onnx -o out --precision f32-fast --errors
   lathe compile model.onnx -o out --target portable
   lathe compile model.onnx --dry-run --json`,
 		Args: args(cobra.ExactArgs(1)),
@@ -92,27 +101,31 @@ artifact (schedules.jsonl).`,
 	fl.BoolVar(&o.force, "force", false, "replace an artifact that exists")
 	fl.DurationVar(&o.tune, "tune", 0, "first tune for this long, such as 5m; the records go into the default book, too")
 	fl.BoolVar(&o.dryRun, "dry-run", false, "stop before the C compiler; write nothing")
+	fl.BoolVar(&o.errors, "errors", false, "measure each layer and output against float64, for report.json and report.html")
 	o.shapes.register(cmd)
+	o.inputs.register(cmd)
 	return cmd
 }
 
 // compileResult is what `lathe compile --json` prints.
 type compileResult struct {
-	Model     string          `json:"model"`
-	Artifact  string          `json:"artifact,omitempty"`
-	Target    string          `json:"target"`
-	CPU       string          `json:"cpu"`
-	Variants  []string        `json:"variants,omitempty"`
-	Threads   int             `json:"threads"`
-	Inputs    []artifact.Port `json:"inputs"`
-	Outputs   []artifact.Port `json:"outputs"`
-	Kernels   int             `json:"kernels"`
-	Steps     int             `json:"steps"`
-	Workspace int             `json:"workspace_bytes"`
-	Weights   int             `json:"weights_bytes"`
-	Schedules *schedulesMade  `json:"schedules,omitempty"`
-	Seconds   float64         `json:"seconds"`
-	PeakMiB   float64         `json:"peak_mib"`
+	Model     string           `json:"model"`
+	Artifact  string           `json:"artifact,omitempty"`
+	Target    string           `json:"target"`
+	CPU       string           `json:"cpu"`
+	Variants  []string         `json:"variants,omitempty"`
+	Threads   int              `json:"threads"`
+	Inputs    []artifact.Port  `json:"inputs"`
+	Outputs   []artifact.Port  `json:"outputs"`
+	Kernels   int              `json:"kernels"`
+	Steps     int              `json:"steps"`
+	Workspace int              `json:"workspace_bytes"`
+	Weights   int              `json:"weights_bytes"`
+	Schedules *schedulesMade   `json:"schedules,omitempty"`
+	Tolerance *toleranceReport `json:"tolerance,omitempty"`
+	Errors    *errorReport     `json:"errors,omitempty"`
+	Seconds   float64          `json:"seconds"`
+	PeakMiB   float64          `json:"peak_mib"`
 }
 
 func (o *compileOptions) run(ctx context.Context) error {
@@ -148,6 +161,13 @@ func (o *compileOptions) run(ctx context.Context) error {
 		return err
 	}
 	b := make()
+	var picked *toleranceReport
+	var errs *errorReport
+	if o.errors || o.code.tolerance != "" {
+		if picked, errs, err = o.accuracy(ctx, m, opt, b); err != nil {
+			return err
+		}
+	}
 	l, err := lowerModel(o.factory, m, opt, b, o.code, o.threads)
 	if err != nil {
 		return err
@@ -157,6 +177,7 @@ func (o *compileOptions) run(ctx context.Context) error {
 			return err
 		}
 	}
+	l.picked, l.errors = picked, errs
 	if o.name == "" {
 		o.name = symbolName(m.Path)
 	}
@@ -192,6 +213,11 @@ func (o *compileOptions) build(ctx context.Context, m *onnxfile.Model, opt onnx.
 	if l.schedules != nil {
 		made["schedules"] = l.schedules
 	}
+	if l.picked != nil {
+		made["tolerance"] = l.picked.Tolerance
+		made["output_error"] = l.picked.Error
+		made["layers"] = l.picked.counts()
+	}
 	bar := o.Progress("compiling "+filepath.Base(o.model), 0)
 	defer bar.Done()
 	build.KeepSource, build.Manifest = o.keepSource, made
@@ -212,6 +238,11 @@ func (o *compileOptions) build(ctx context.Context, m *onnxfile.Model, opt onnx.
 		}
 		if l.schedules != nil && l.schedules.Recorded > 0 {
 			if err := atomicfile.WriteBytes(filepath.Join(tmp, schedulesFile), l.schedules.used.Bytes()); err != nil {
+				return err
+			}
+		}
+		if l.picked != nil {
+			if err := writeJSON(filepath.Join(tmp, precisionsFile), l.picked.Precisions); err != nil {
 				return err
 			}
 		}
@@ -238,6 +269,7 @@ func (o *compileOptions) print(l *lowered, took time.Duration) error {
 		Model: o.model, Target: o.target, CPU: l.traits.CPU, Threads: o.threads, Inputs: programPorts(p.Inputs), Outputs: programPorts(p.Outputs),
 		Kernels: len(p.Kernels), Steps: len(p.Steps), Workspace: p.Workspace, Weights: p.Weights, Seconds: took.Seconds(), PeakMiB: peakMiB(),
 		Schedules: l.schedules,
+		Tolerance: l.picked, Errors: l.errors,
 	}
 	if !o.dryRun {
 		r.Artifact = o.out
@@ -269,6 +301,9 @@ func (o *compileOptions) print(l *lowered, took time.Duration) error {
 	t.Row("workspace", bytesText(int64(r.Workspace)))
 	t.Row("weights", bytesText(int64(r.Weights)))
 	t.Print()
+	if r.Errors != nil {
+		r.Errors.print(o.factory, o.model)
+	}
 	o.Infof("%.2f s", r.Seconds)
 	return nil
 }

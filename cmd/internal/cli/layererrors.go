@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 
 	"github.com/lathe-ml/lathe/compiler"
@@ -75,6 +76,7 @@ type errorMeter struct {
 	b     backend.Backend
 	o     engineOptions
 	t     backend.Traits
+	base  compiler.Options // beside the precision
 	graph *ir.Graph
 	sets  [][]*tensor.Tensor
 
@@ -90,7 +92,18 @@ func newErrorMeter(f *factory, b backend.Backend, g *ir.Graph, sets [][]*tensor.
 	if err != nil {
 		return nil, err
 	}
-	return &errorMeter{f: f, b: b, o: o, t: t, graph: g, sets: sets, twins: make([][]*tensor.Tensor, len(sets)), close: func() {}}, nil
+	base, err := o.lowering(f, t, o.threads)
+	if err != nil {
+		return nil, err
+	}
+	return &errorMeter{f: f, b: b, o: o, t: t, base: base, graph: g, sets: sets, twins: make([][]*tensor.Tensor, len(sets)), close: func() {}}, nil
+}
+
+// with are the options of the model's compilation in other precisions.
+func (e *errorMeter) with(p precision.Mode, at func(layer string) precision.Mode) compiler.Options {
+	o := e.base
+	o.Precision, o.PrecisionAt = p, at
+	return o
 }
 
 // measure compiles the model with its layers laid open and compares them on a
@@ -100,7 +113,7 @@ func (e *errorMeter) measure(ctx context.Context, set int, o compiler.Options) (
 	if err != nil {
 		return nil, err
 	}
-	got, err := e.run(ctx, w.Program, e.sets[set])
+	got, err := e.run(ctx, w.Program, e.sets[set], e.o.threads)
 	if err != nil {
 		return nil, err
 	}
@@ -206,6 +219,17 @@ func (e *errorMeter) output(set int, name string) *tensor.Tensor {
 	return nil
 }
 
+// deviation is that of an output of the model. One that is finite where the
+// float64 network is not, or the other way round, has no error that counts as
+// small.
+func (e *errorMeter) deviation(got *tensor.Tensor, set, output int) wide.Deviation {
+	d := wide.Of(got, e.twins[set][len(e.layers)+output])
+	if d.Broken > 0 {
+		d.RMS = max(d.RMS, 1)
+	}
+	return d
+}
+
 // compare makes the report; own are the float64 values of the layers on their
 // recorded inputs.
 func (e *errorMeter) compare(w *lower.Watched, o compiler.Options, set int, value map[string]*tensor.Tensor, own []*tensor.Tensor) *errorReport {
@@ -227,7 +251,7 @@ func (e *errorMeter) compare(w *lower.Watched, o compiler.Options, set int, valu
 		if !v.DType().IsFloat() {
 			continue
 		}
-		d := wide.Of(value[v.Name], e.twins[set][len(w.Layers)+i])
+		d := e.deviation(value[v.Name], set, i)
 		r.Outputs = append(r.Outputs, outputError{Output: v.Name, Error: d})
 		r.Output = max(r.Output, d.RMS)
 	}
@@ -256,7 +280,10 @@ func (e *errorMeter) twin(ctx context.Context, w *lower.Watched, set int) error 
 	for _, l := range w.Layers {
 		names = append(names, l.Root.Name)
 	}
-	if e.layers == nil {
+	if !slices.Equal(names, e.layers) { // the first time, or a precision fuses otherwise
+		e.close()
+		e.inputs, e.layers, e.close = nil, nil, func() {}
+		clear(e.twins)
 		g, inputs, err := wide.Layers(e.graph.Name, w.Layers)
 		if err != nil {
 			return fault.New(fault.Unsupported, "no errors can be measured: %w", err)
@@ -264,17 +291,14 @@ func (e *errorMeter) twin(ctx context.Context, w *lower.Watched, set int) error 
 		for _, v := range inputs {
 			e.inputs = append(e.inputs, v.Name)
 		}
-		p, err := compiler.Program(g, e.t, compiler.Options{})
+		p, err := compiler.Program(g, e.t, compiler.Options{Threads: runtime.NumCPU()})
 		if err != nil {
 			return fmt.Errorf("lowering the layers in float64: %w", err)
 		}
-		if e.own, e.close, err = e.open(ctx, p); err != nil {
+		if e.own, e.close, err = e.open(ctx, p, runtime.NumCPU()); err != nil {
 			return err
 		}
 		e.layers = names
-	}
-	if !slices.Equal(names, e.layers) {
-		panic("BUG: the layers of a model depend on how it is compiled")
 	}
 	if e.twins[set] != nil {
 		return nil
@@ -287,7 +311,7 @@ func (e *errorMeter) twin(ctx context.Context, w *lower.Watched, set int) error 
 	if err != nil {
 		return fault.New(fault.Unsupported, "no errors can be measured: %w", err)
 	}
-	p, err := compiler.Program(g, e.t, compiler.Options{})
+	p, err := compiler.Program(g, e.t, compiler.Options{Threads: runtime.NumCPU()})
 	if err != nil {
 		return fmt.Errorf("lowering the model in float64: %w", err)
 	}
@@ -295,12 +319,14 @@ func (e *errorMeter) twin(ctx context.Context, w *lower.Watched, set int) error 
 	for i, v := range g.Inputs {
 		in[i] = tensor.Convert(in[i], v.DType())
 	}
-	e.twins[set], err = e.run(ctx, p, in)
+	e.twins[set], err = e.run(ctx, p, in, runtime.NumCPU())
 	return err
 }
 
-func (e *errorMeter) open(ctx context.Context, p *program.Program) (backend.Session, func(), error) {
-	s, done, err := openProgram(ctx, e.f, e.b, p, e.t, e.o)
+func (e *errorMeter) open(ctx context.Context, p *program.Program, threads int) (backend.Session, func(), error) {
+	o := e.o
+	o.threads = threads
+	s, done, err := openProgram(ctx, e.f, e.b, p, e.t, o)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -313,8 +339,8 @@ func (e *errorMeter) open(ctx context.Context, p *program.Program) (backend.Sess
 }
 
 // run runs a program once.
-func (e *errorMeter) run(ctx context.Context, p *program.Program, in []*tensor.Tensor) ([]*tensor.Tensor, error) {
-	s, done, err := e.open(ctx, p)
+func (e *errorMeter) run(ctx context.Context, p *program.Program, in []*tensor.Tensor, threads int) ([]*tensor.Tensor, error) {
+	s, done, err := e.open(ctx, p, threads)
 	if err != nil {
 		return nil, err
 	}

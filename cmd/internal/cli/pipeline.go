@@ -28,7 +28,9 @@ type lowered struct {
 	x       *onnx.Expanded
 	more    []backend.Variant // for the other CPUs that --cpu names
 
-	schedules *schedulesMade // nil without a record book
+	schedules *schedulesMade   // nil without a record book
+	picked    *toleranceReport // nil without --tolerance
+	errors    *errorReport     // nil if none were measured
 }
 
 // lowerModel takes a model to a program for a backend's CPU, or for each of
@@ -117,6 +119,11 @@ func prepareCompiled(b backend.Backend) func(context.Context, *factory, engineOp
 
 // prepareGraph compiles a core graph and opens it on its inputs.
 func prepareGraph(ctx context.Context, f *factory, b backend.Backend, g *ir.Graph, in []*tensor.Tensor, o engineOptions) (*session, error) {
+	if o.tolerance != "" {
+		if _, err := o.meet(ctx, f, b, g, in, 1); err != nil {
+			return nil, err
+		}
+	}
 	p, t, err := o.program(f, b, g, o.threads)
 	if err != nil {
 		return nil, err

@@ -39,20 +39,22 @@ type stepReport struct {
 // artifactReport is report.json: what was made of the model. It has no times,
 // so that the same command gives the same bytes.
 type artifactReport struct {
-	Model     string          `json:"model"`
-	Nodes     int             `json:"nodes"`
-	Ops       []opCount       `json:"ops"`
-	Params    int             `json:"params"`
-	MACs      int64           `json:"macs"`
-	CoreNodes int             `json:"core_nodes"`
-	CPU       string          `json:"cpu"`
-	Inputs    []artifact.Port `json:"inputs"`
-	Outputs   []artifact.Port `json:"outputs"`
-	Kernels   int             `json:"kernels"`
-	Workspace int             `json:"workspace_bytes"`
-	Weights   int             `json:"weights_bytes"`
-	Peak      int             `json:"peak_live_bytes"`
-	Steps     []stepReport    `json:"steps"`
+	Model     string           `json:"model"`
+	Nodes     int              `json:"nodes"`
+	Ops       []opCount        `json:"ops"`
+	Params    int              `json:"params"`
+	MACs      int64            `json:"macs"`
+	CoreNodes int              `json:"core_nodes"`
+	CPU       string           `json:"cpu"`
+	Inputs    []artifact.Port  `json:"inputs"`
+	Outputs   []artifact.Port  `json:"outputs"`
+	Kernels   int              `json:"kernels"`
+	Workspace int              `json:"workspace_bytes"`
+	Weights   int              `json:"weights_bytes"`
+	Peak      int              `json:"peak_live_bytes"`
+	Steps     []stepReport     `json:"steps"`
+	Tolerance *toleranceReport `json:"tolerance,omitempty"`
+	Errors    *errorReport     `json:"errors,omitempty"`
 }
 
 func makeReport(m *onnxfile.Model, l *lowered) artifactReport {
@@ -61,6 +63,9 @@ func makeReport(m *onnxfile.Model, l *lowered) artifactReport {
 		Model: filepath.Base(m.Path), Nodes: info.Nodes, Ops: info.Ops, Params: info.Params, MACs: countMACs(l.x.Graph),
 		CoreNodes: len(l.x.Graph.Nodes), CPU: l.traits.CPU, Inputs: programPorts(p.Inputs), Outputs: programPorts(p.Outputs),
 		Kernels: len(p.Kernels), Workspace: p.Workspace, Weights: p.Weights, Steps: []stepReport{},
+	}
+	if r.Tolerance = l.picked; l.picked == nil {
+		r.Errors = l.errors // else they stand with the tolerance
 	}
 	live := liveBytes(p)
 	for i, s := range p.Steps {
@@ -114,8 +119,35 @@ td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}.bar{background:#69
 <table><tr><th class="n">#<th>family<th>values<th>node<th class="n">flops<th class="n">bytes<th>live memory
 {{$peak := .Peak}}{{range $i, $s := .Steps}}<tr><td class="n">{{$i}}<td>{{$s.Family}}<td>{{$s.Values}}<td>{{$s.Node}}<td class="n">{{$s.Flops}}<td class="n">{{$s.Bytes}}<td title="{{$s.Live}} bytes"><div class="bar" style="width:{{$s.Percent $peak}}%"></div>
 {{end}}</table>
-</html>
+{{with .Accuracy}}<h2>Errors</h2>
+<p>Against float64, as the root of the mean square of the differences over that of the values. A bound is about what a layer's own
+arithmetic adds on the inputs that it had; it counts as often as the layer amplifies relative errors of its inputs.</p>
+{{with $.Tolerance}}<p>{{.Summary}}</p>
+{{end}}<table><tr><th>output<th class="n">error<th class="n">largest
+{{range .Outputs}}<tr><td>{{.Output}}<td class="n">{{printf "%.1e" .Error.RMS}}<td class="n">{{printf "%.1e" .Error.Max}}
+{{end}}</table>
+<table><tr><th>layer<th>op<th>form<th>precision<th class="n">bound<th class="n">own error<th class="n">largest<th class="n">condition<th class="n">so far<th>node
+{{range .Layers}}<tr><td>{{.Layer}}<td>{{.Op}}<td>{{.Form}}<td>{{.Precision}}<td class="n">{{printf "%.1e" .Bound}}<td class="n">{{printf "%.1e" .Own.RMS}}<td class="n">{{printf "%.1e" .Own.Max}}<td class="n">{{if .Condition}}{{printf "%.3g" .Condition}}{{end}}<td class="n">{{printf "%.1e" .Sofar.RMS}}<td>{{.Node}}
+{{end}}</table>
+{{end}}</html>
 `))
+
+// Accuracy are the errors that were measured, nil if none were.
+func (r artifactReport) Accuracy() *errorReport {
+	if r.Tolerance != nil {
+		return r.Tolerance.Errors
+	}
+	return r.Errors
+}
+
+// writeJSON writes a file of JSON.
+func writeJSON(path string, v any) error {
+	var text bytes.Buffer
+	if err := ui.WriteJSON(&text, v); err != nil {
+		return err
+	}
+	return atomicfile.WriteBytes(path, text.Bytes())
+}
 
 // Percent is the live memory in hundredths of the peak, for the bars.
 func (s stepReport) Percent(peak int) int {

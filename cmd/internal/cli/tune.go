@@ -86,6 +86,9 @@ func (o *tuneOptions) run(ctx context.Context) error {
 	if o.rounds < 0 || o.engine.threads < 1 {
 		return fault.New(fault.Usage, "--threads must be at least 1, --rounds at least 0")
 	}
+	if o.engine.tolerance != "" {
+		return fault.New(fault.Usage, "--tolerance picks precisions, lathe tune schedules").Hint("tune with --precision or --precisions")
+	}
 	if o.budget = o.timeBudget; o.budget == 0 {
 		o.budget = tuneBudget
 	}
