@@ -103,11 +103,11 @@ func sameResults(t *testing.T, a, b *onnxfile.Model, free int) {
 		}
 		in = append(in, ir.TensorData(x))
 	}
-	want, err := onnx.Eval(a.Graph, passes.Opsets(a), in, nil)
+	want, err := onnx.Eval(a.Graph, a.OpsetTable(), in, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := onnx.Eval(b.Graph, passes.Opsets(b), in, nil)
+	got, err := onnx.Eval(b.Graph, b.OpsetTable(), in, nil)
 	if err != nil {
 		t.Fatalf("the result does not run: %v", err)
 	}

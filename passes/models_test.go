@@ -17,25 +17,12 @@ import (
 	"github.com/lathe-ml/lathe/compiler/ir"
 	"github.com/lathe-ml/lathe/compiler/onnxfile"
 	"github.com/lathe-ml/lathe/compiler/tensor"
+	"github.com/lathe-ml/lathe/internal/shared"
 	"github.com/lathe-ml/lathe/passes"
 )
 
 // filter picks models or cases by a regular expression on their names.
 var filter = regexp.MustCompile(os.Getenv("LATHE_FILTER"))
-
-// shared is a folder of the shared material, or a skip with the reason.
-func shared(t testing.TB, parts ...string) string {
-	t.Helper()
-	root := os.Getenv("LATHE_SHARED")
-	if root == "" {
-		root = filepath.Join("..", "..", "shared")
-	}
-	p := filepath.Join(append([]string{root}, parts...)...)
-	if _, err := os.Stat(p); err != nil {
-		t.Skipf("shared material is absent: %v (set LATHE_SHARED)", err)
-	}
-	return p
-}
 
 func peer(t testing.TB) *ort.Runtime {
 	t.Helper()
@@ -54,7 +41,7 @@ func peer(t testing.TB) *ort.Runtime {
 // light/ without.
 func models(t testing.TB) []conformance.Case {
 	t.Helper()
-	root := shared(t, "models")
+	root := shared.Dir(t, "models")
 	cases, err := conformance.Discover(root)
 	if err != nil {
 		t.Fatal(err)

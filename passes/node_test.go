@@ -7,6 +7,7 @@ import (
 
 	"github.com/lathe-ml/lathe/compiler/conformance"
 	"github.com/lathe-ml/lathe/compiler/onnxfile"
+	"github.com/lathe-ml/lathe/internal/shared"
 	"github.com/lathe-ml/lathe/passes"
 )
 
@@ -14,7 +15,7 @@ import (
 // evaluator still gives the recorded outputs, and refuses no case that it does
 // not refuse before.
 func TestNode(t *testing.T) {
-	cases, err := conformance.Discover(shared(t, "onnx-backend-tests", "node"))
+	cases, err := conformance.Discover(shared.Dir(t, "onnx-backend-tests", "node"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -72,25 +72,12 @@ func run(ctx context.Context, m *onnxfile.Model, o Options) (pass.Report, error)
 	if err := m.InlineFunctions(onnx.SameMeaning); err != nil {
 		return pass.Report{}, err
 	}
-	s := &pass.Subject{Graph: m.Graph, Opsets: Opsets(m), IRVersion: m.IRVersion}
+	s := &pass.Subject{Graph: m.Graph, Opsets: m.OpsetTable(), IRVersion: m.IRVersion}
 	rep, err := pass.Run(ctx, Table(o), s, o.Run)
 	if f := fault.As(err); f != nil && f.File == "" {
 		f.File = m.Path
 	}
 	return rep, err
-}
-
-// Opsets is a model's import table as the op table wants it.
-func Opsets(m *onnxfile.Model) map[string]int {
-	os := map[string]int{}
-	for _, o := range m.Opsets {
-		d := o.Domain
-		if d == "ai.onnx" {
-			d = ""
-		}
-		os[d] = int(o.Version)
-	}
-	return os
 }
 
 // SimplifyRules lists the rules of the simplification and what each says.

@@ -2,42 +2,20 @@ package backendtest
 
 import (
 	"context"
-	"os"
-	"path/filepath"
 	"regexp"
 	"testing"
 	"time"
 
 	"github.com/lathe-ml/lathe/compiler/backend"
 	"github.com/lathe-ml/lathe/compiler/conformance"
+	"github.com/lathe-ml/lathe/internal/shared"
 )
 
 // Shared gives a folder of the shared material; the test is skipped if it is
 // absent.
 func Shared(t testing.TB, parts ...string) string {
 	t.Helper()
-	root := os.Getenv("LATHE_SHARED")
-	if root == "" {
-		dir, err := os.Getwd()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for {
-			if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-				break
-			}
-			if dir == filepath.Dir(dir) {
-				t.Skip("no go.mod above: cannot find the shared material")
-			}
-			dir = filepath.Dir(dir)
-		}
-		root = filepath.Join(dir, "..", "shared")
-	}
-	dir := filepath.Join(append([]string{root}, parts...)...)
-	if _, err := os.Stat(dir); err != nil {
-		t.Skipf("shared material is absent: %v", err)
-	}
-	return dir
+	return shared.Dir(t, parts...)
 }
 
 // Suite is a tree of recorded cases that a backend must pass.

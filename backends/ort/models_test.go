@@ -11,6 +11,7 @@ import (
 	"github.com/lathe-ml/lathe/compiler/ir"
 	"github.com/lathe-ml/lathe/compiler/onnxfile"
 	"github.com/lathe-ml/lathe/compiler/tensor"
+	"github.com/lathe-ml/lathe/internal/shared"
 )
 
 // TestRecordedOutputs runs each shared model on its recorded inputs. The
@@ -19,7 +20,7 @@ import (
 // one build differ by rounding only.
 func TestRecordedOutputs(t *testing.T) {
 	r := open(t)
-	cases, err := conformance.Discover(sharedDir(t, "models"))
+	cases, err := conformance.Discover(shared.Dir(t, "models"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +69,7 @@ func runner(r *Runtime, path string) conformance.Runner {
 // 8-bit floats.
 func TestElementTypes(t *testing.T) {
 	r := open(t)
-	dir := sharedDir(t, "onnx-backend-tests", "node")
+	dir := shared.Dir(t, "onnx-backend-tests", "node")
 	cases, err := conformance.Discover(dir)
 	if err != nil {
 		t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/lathe-ml/lathe/compiler/fault"
 	"github.com/lathe-ml/lathe/compiler/tensor"
+	"github.com/lathe-ml/lathe/internal/shared"
 )
 
 // open loads the peer, or skips with the reason.
@@ -25,20 +26,6 @@ func open(t testing.TB) *Runtime {
 	return r
 }
 
-// sharedDir is a folder of the shared material, or a skip with the reason.
-func sharedDir(t testing.TB, parts ...string) string {
-	t.Helper()
-	root := os.Getenv("LATHE_SHARED")
-	if root == "" {
-		root = filepath.Join("..", "..", "..", "shared")
-	}
-	p := filepath.Join(append([]string{root}, parts...)...)
-	if _, err := os.Stat(p); err != nil {
-		t.Skipf("no shared models: %v", err)
-	}
-	return p
-}
-
 func TestLoadedOnce(t *testing.T) {
 	a := open(t)
 	b, err := Open(a.Path)
@@ -52,7 +39,7 @@ func TestLoadedOnce(t *testing.T) {
 
 func TestSessionInfos(t *testing.T) {
 	r := open(t)
-	s, err := r.LoadFile(sharedDir(t, "models", "mnist-8", "model.onnx"), Options{})
+	s, err := r.LoadFile(shared.Dir(t, "models", "mnist-8", "model.onnx"), Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +54,7 @@ func TestSessionInfos(t *testing.T) {
 
 func TestThreadsAgree(t *testing.T) {
 	r := open(t)
-	model, err := os.ReadFile(sharedDir(t, "models", "mnist-8", "model.onnx"))
+	model, err := os.ReadFile(shared.Dir(t, "models", "mnist-8", "model.onnx"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +89,7 @@ func TestErrors(t *testing.T) {
 	if _, err := r.LoadBytes([]byte("not a model"), Options{}); !fault.Is(err, fault.BadModel) {
 		t.Errorf("junk: %v", err)
 	}
-	s, err := r.LoadFile(sharedDir(t, "models", "mnist-8", "model.onnx"), Options{})
+	s, err := r.LoadFile(shared.Dir(t, "models", "mnist-8", "model.onnx"), Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

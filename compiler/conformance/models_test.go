@@ -9,6 +9,7 @@ import (
 
 	"github.com/lathe-ml/lathe/compiler/onnx"
 	"github.com/lathe-ml/lathe/compiler/onnxfile"
+	"github.com/lathe-ml/lathe/internal/shared"
 )
 
 var all = flag.Bool("all", false, "run slow models too")
@@ -22,7 +23,7 @@ var slow = []string{
 // TestModels runs the recorded data of every shared model: floats within rtol
 // 1e-3 and atol 1e-4 of ONNX Runtime, quantized outputs within one step.
 func TestModels(t *testing.T) {
-	cases := picked(t, shared(t, "models"))
+	cases := picked(t, shared.Dir(t, "models"))
 	kept := cases[:0]
 	for _, c := range cases {
 		if slices.Contains(slow, c.Name) && !*all && *filter == "" {

@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/lathe-ml/lathe/internal/shared"
 )
 
 // The whole suite takes a while; -filter picks cases by a regular expression:
@@ -16,33 +18,6 @@ var (
 	filter = flag.String("filter", os.Getenv("LATHE_FILTER"), "regular expression on case names")
 	list   = flag.Bool("list", false, "print the verdict on every case")
 )
-
-// shared is the folder of shared material, or a skipped test.
-func shared(t *testing.T, parts ...string) string {
-	t.Helper()
-	dir := os.Getenv("LATHE_SHARED")
-	if dir == "" {
-		root, err := os.Getwd()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for {
-			if _, err := os.Stat(filepath.Join(root, "go.mod")); err == nil {
-				break
-			}
-			if root == filepath.Dir(root) {
-				t.Fatal("no go.mod above the test")
-			}
-			root = filepath.Dir(root)
-		}
-		dir = filepath.Join(root, "..", "shared")
-	}
-	p := filepath.Join(append([]string{dir}, parts...)...)
-	if _, err := os.Stat(p); err != nil {
-		t.Skipf("shared material is absent: %v (set LATHE_SHARED)", err)
-	}
-	return p
-}
 
 func picked(t *testing.T, root string) []Case {
 	t.Helper()
@@ -64,7 +39,7 @@ func picked(t *testing.T, root string) []Case {
 }
 
 func suite(t *testing.T, folder string) {
-	root := shared(t, "onnx-backend-tests", folder)
+	root := shared.Dir(t, "onnx-backend-tests", folder)
 	peers, err := ReadPeers(filepath.Join(filepath.Dir(root), "peers.tsv"))
 	if err != nil {
 		t.Fatal(err)
@@ -104,7 +79,7 @@ func TestSimple(t *testing.T) { suite(t, "simple") }
 // TestWidened runs the node cases with narrow floats widened: the results are
 // closer to exact ones, and within the same tolerance.
 func TestWidened(t *testing.T) {
-	cases := picked(t, shared(t, "onnx-backend-tests", "node"))
+	cases := picked(t, shared.Dir(t, "onnx-backend-tests", "node"))
 	rep := Run(context.Background(), cases, widened(Eval), Options{Backend: "eval", Tolerance: Tolerance{RTol: 1e-3, ATol: 1e-7, Lenient: true}})
 	for _, c := range rep.Cases {
 		if c.Status == Fail {

@@ -14,17 +14,7 @@ import (
 )
 
 // Opsets is the import table of a model as the op table wants it.
-func Opsets(m *onnxfile.Model) map[string]int {
-	os := map[string]int{}
-	for _, o := range m.Opsets {
-		d := o.Domain
-		if d == "ai.onnx" {
-			d = ""
-		}
-		os[d] = int(o.Version)
-	}
-	return os
-}
+func Opsets(m *onnxfile.Model) map[string]int { return m.OpsetTable() }
 
 // Eval runs a model on the reference evaluator.
 func Eval(_ context.Context, m *onnxfile.Model, s *Set) (Outputs, error) {

@@ -14,6 +14,7 @@ import (
 	"github.com/lathe-ml/lathe/compiler/ir"
 	"github.com/lathe-ml/lathe/compiler/onnxfile"
 	"github.com/lathe-ml/lathe/compiler/tensor"
+	"github.com/lathe-ml/lathe/internal/shared"
 )
 
 func roundTrip(t testing.TB, what string, g *ir.Graph) {
@@ -105,13 +106,7 @@ func TestTextIsReadable(t *testing.T) {
 }
 
 func TestTextOfSharedModels(t *testing.T) {
-	dir := os.Getenv("LATHE_SHARED")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "..", "shared")
-	}
-	if _, err := os.Stat(dir); err != nil {
-		t.Skipf("shared material is absent (%v); set LATHE_SHARED", err)
-	}
+	dir := shared.Dir(t)
 	n := 0
 	err := filepath.WalkDir(dir, func(p string, e fs.DirEntry, err error) error {
 		if err != nil || !strings.HasSuffix(p, ".onnx") {

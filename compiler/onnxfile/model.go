@@ -110,6 +110,15 @@ func New(g *ir.Graph, opset int64) *Model {
 // the model does not import it.
 func (m *Model) Opset(domain string) int { return opsetOf(m.Opsets, domain) }
 
+// OpsetTable is the imported version of each domain; "" stands for ONNX's own.
+func (m *Model) OpsetTable() map[string]int {
+	t := map[string]int{}
+	for _, o := range m.Opsets {
+		t[normalDomain(o.Domain)] = int(o.Version)
+	}
+	return t
+}
+
 // Opset is the version of a domain that the function was written for.
 func (f *Function) Opset(domain string) int { return opsetOf(f.Opsets, domain) }
 

@@ -2,22 +2,17 @@ package onnxfile
 
 import (
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/lathe-ml/lathe/internal/shared"
 )
 
 // sharedFiles lists the files of the shared material below sub with a suffix.
 func sharedFiles(t *testing.T, sub, suffix string) []string {
 	t.Helper()
-	dir := os.Getenv("LATHE_SHARED")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "..", "shared")
-	}
-	if _, err := os.Stat(dir); err != nil {
-		t.Skipf("shared material is absent (%v); set LATHE_SHARED", err)
-	}
+	dir := shared.Dir(t)
 	var out []string
 	err := filepath.WalkDir(filepath.Join(dir, sub), func(p string, e fs.DirEntry, err error) error {
 		if err == nil && strings.HasSuffix(p, suffix) {

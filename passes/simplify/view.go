@@ -30,6 +30,15 @@ func target(t ir.Type) ([]int, bool) {
 	return s, open <= 1
 }
 
+// reshaped is the type of a node's output, and the operand of a Reshape that
+// makes it.
+func (c *operands) reshaped(n *ir.Node) (t ir.Type, shape []int, ok bool) {
+	if t, ok = c.typ(n.Outputs[0]); ok {
+		shape, ok = target(t)
+	}
+	return t, shape, ok
+}
+
 func viewMerge(c *operands, n *ir.Node) *rewrite.Patch {
 	if n.In(0) == nil || len(n.Outputs) != 1 {
 		return nil
@@ -38,11 +47,7 @@ func viewMerge(c *operands, n *ir.Node) *rewrite.Patch {
 	if d == nil || !official(d) || !slices.Contains(views, d.Op) || d.In(0) == nil {
 		return nil
 	}
-	t, ok := c.typ(n.Outputs[0])
-	if !ok {
-		return nil
-	}
-	shape, ok := target(t)
+	t, shape, ok := c.reshaped(n)
 	if !ok {
 		return nil
 	}
@@ -58,11 +63,7 @@ func staticReshape(c *operands, n *ir.Node) *rewrite.Patch {
 	if n.In(1) == nil || n.In(0) == nil || n.Inputs[1].Const != nil || len(n.Outputs) != 1 {
 		return nil
 	}
-	t, ok := c.typ(n.Outputs[0])
-	if !ok {
-		return nil
-	}
-	shape, ok := target(t)
+	_, shape, ok := c.reshaped(n)
 	if !ok {
 		return nil
 	}

@@ -11,8 +11,6 @@ import (
 
 	"github.com/lathe-ml/lathe/compiler/fault"
 	"github.com/lathe-ml/lathe/zoo/formats/torch"
-
-	"github.com/lathe-ml/lathe/compiler/weights"
 )
 
 // copyCase copies a recorded source so that it can be damaged.
@@ -46,18 +44,8 @@ func copyCase(t *testing.T, name string) string {
 // flip changes one byte in the middle of the largest storage of a torch file.
 func flip(t *testing.T, file string) {
 	t.Helper()
-	s, err := weights.OpenOS(filepath.Dir(file))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	f, c, err := torch.OpenIn(s, filepath.Base(file), torch.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.Close()
 	var big *torch.Storage
-	for _, x := range f.Storages {
+	for _, x := range readFile(t, file).Storages {
 		if big == nil || x.Bytes() > big.Bytes() {
 			big = x
 		}

@@ -10,34 +10,14 @@ import (
 	"testing"
 
 	"github.com/lathe-ml/lathe/compiler/weights"
+	"github.com/lathe-ml/lathe/internal/shared"
 	"github.com/lathe-ml/lathe/zoo/checkpoint/atom"
 	"github.com/lathe-ml/lathe/zoo/checkpoint/engine"
 	"github.com/lathe-ml/lathe/zoo/formats/torch"
 )
 
-// cases finds the recorded checkpoints.
-func casesDir(t testing.TB) string {
-	t.Helper()
-	dir := os.Getenv("LATHE_SHARED")
-	if dir == "" {
-		wd, err := os.Getwd()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for wd != filepath.Dir(wd) {
-			if _, err := os.Stat(filepath.Join(wd, "go.mod")); err == nil {
-				break
-			}
-			wd = filepath.Dir(wd)
-		}
-		dir = filepath.Join(filepath.Dir(wd), "shared")
-	}
-	dir = filepath.Join(dir, "checkpoints")
-	if _, err := os.Stat(dir); err != nil {
-		t.Skipf("no recorded checkpoints at %s (set LATHE_SHARED)", dir)
-	}
-	return dir
-}
+// casesDir finds the recorded checkpoints.
+func casesDir(t testing.TB) string { return shared.Dir(t, "checkpoints") }
 
 // load reads a whole tensor of a checkpoint.
 func load(t testing.TB, r *engine.Reader, x *atom.Tensor) []byte {
@@ -158,17 +138,23 @@ func equalMetadata(t *testing.T, got, golden string) {
 
 func readValue(t *testing.T, file string) torch.Value {
 	t.Helper()
+	return readFile(t, file).Root
+}
+
+// readFile reads a torch file, whose storages can be loaded until the test ends.
+func readFile(t *testing.T, file string) *torch.File {
+	t.Helper()
 	s, err := weights.OpenOS(filepath.Dir(file))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close()
+	t.Cleanup(func() { s.Close() })
 	f, c, err := torch.OpenIn(s, filepath.Base(file), torch.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.Close()
-	return f.Root
+	t.Cleanup(func() { c.Close() })
+	return f
 }
 
 func caseNames(t testing.TB) []string {

@@ -14,7 +14,6 @@ import (
 	"testing"
 
 	"github.com/lathe-ml/lathe/compiler/tensor"
-	"github.com/lathe-ml/lathe/compiler/weights"
 	"github.com/lathe-ml/lathe/zoo/checkpoint/deepspeed"
 	"github.com/lathe-ml/lathe/zoo/formats/torch"
 )
@@ -91,17 +90,7 @@ func TestTorchLoadsWhatWeWrite(t *testing.T) {
 
 func ourTensors(t *testing.T, file string) [][]any {
 	t.Helper()
-	s, err := weights.OpenOS(filepath.Dir(file))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	f, closer, err := torch.OpenIn(s, filepath.Base(file), torch.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer closer.Close()
-	list, err := torch.Tensors(f.Root)
+	list, err := torch.Tensors(readFile(t, file).Root)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/lathe-ml/lathe/compiler/fault"
 	"github.com/lathe-ml/lathe/compiler/tensor"
+	"github.com/lathe-ml/lathe/internal/shared"
 )
 
 // npyFile assembles a file by hand from the description of the format
@@ -262,21 +263,8 @@ func TestTop(t *testing.T) {
 	}
 }
 
-func shared(t *testing.T, parts ...string) string {
-	t.Helper()
-	root := os.Getenv("LATHE_SHARED")
-	if root == "" {
-		root = filepath.Join("..", "..", "..", "shared")
-	}
-	p := filepath.Join(append([]string{root}, parts...)...)
-	if _, err := os.Stat(p); err != nil {
-		t.Skipf("no shared data sets: %v", err)
-	}
-	return p
-}
-
 func TestMNIST(t *testing.T) {
-	dir := shared(t, "datasets", "mnist")
+	dir := shared.Dir(t, "datasets", "mnist")
 	x, err := Read(filepath.Join(dir, "t10k-images-idx3-ubyte.gz"), nil)
 	if err != nil || !slices.Equal(x[0].Tensor.Shape, []int{10000, 28, 28}) {
 		t.Fatalf("%v %v", x, err)
@@ -289,11 +277,11 @@ func TestMNIST(t *testing.T) {
 }
 
 func TestCIFAR10(t *testing.T) {
-	x, y, err := ReadCIFAR10(shared(t, "datasets", "cifar10", "test_1000.bin.gz"))
+	x, y, err := ReadCIFAR10(shared.Dir(t, "datasets", "cifar10", "test_1000.bin.gz"))
 	if err != nil || !slices.Equal(x.Shape, []int{1000, 3, 32, 32}) {
 		t.Fatalf("%v %v", x, err)
 	}
-	labels, err := ReadLabels(shared(t, "datasets", "cifar10", "labels.txt"))
+	labels, err := ReadLabels(shared.Dir(t, "datasets", "cifar10", "labels.txt"))
 	if err != nil || len(labels) != 10 {
 		t.Fatalf("%v %v", labels, err)
 	}

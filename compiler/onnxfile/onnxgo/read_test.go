@@ -2,7 +2,6 @@ package onnxgo
 
 import (
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -11,19 +10,8 @@ import (
 	"github.com/lathe-ml/lathe/compiler/fault"
 	"github.com/lathe-ml/lathe/compiler/ir"
 	"github.com/lathe-ml/lathe/compiler/onnxfile"
+	"github.com/lathe-ml/lathe/internal/shared"
 )
-
-func sharedDir(t *testing.T) string {
-	t.Helper()
-	dir := os.Getenv("LATHE_SHARED")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "..", "..", "shared")
-	}
-	if _, err := os.Stat(dir); err != nil {
-		t.Skipf("shared material is absent (%v); set LATHE_SHARED", err)
-	}
-	return dir
-}
 
 // plain takes from a graph what onnx-go does not hand over: node names, notes,
 // the order of attributes, descriptions, and types beside those of the inputs.
@@ -59,7 +47,7 @@ func plain(g *ir.Graph) {
 func TestBothReadersAgree(t *testing.T) {
 	for sub, least := range map[string]int{"models": 33, "onnx-backend-tests": 1472} {
 		both, refused := 0, map[string]int{}
-		err := filepath.WalkDir(filepath.Join(sharedDir(t), sub), func(p string, _ fs.DirEntry, err error) error {
+		err := filepath.WalkDir(filepath.Join(shared.Dir(t), sub), func(p string, _ fs.DirEntry, err error) error {
 			if err != nil || !strings.HasSuffix(p, ".onnx") {
 				return err
 			}

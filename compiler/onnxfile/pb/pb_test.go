@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/lathe-ml/lathe/compiler/onnxfile/pb/gen/source"
+	"github.com/lathe-ml/lathe/internal/shared"
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
@@ -30,22 +31,10 @@ func TestGeneratedFileIsCurrent(t *testing.T) {
 	}
 }
 
-func sharedDir(t *testing.T) string {
-	t.Helper()
-	dir := os.Getenv("LATHE_SHARED")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "..", "..", "shared")
-	}
-	if _, err := os.Stat(dir); err != nil {
-		t.Skipf("shared material is absent (%v); set LATHE_SHARED", err)
-	}
-	return dir
-}
-
 // Every real file that its writer wrote in field order comes back byte for byte.
 func TestReencodingIsIdentical(t *testing.T) {
 	n, differ := 0, 0
-	err := filepath.WalkDir(sharedDir(t), func(p string, e fs.DirEntry, err error) error {
+	err := filepath.WalkDir(shared.Dir(t), func(p string, e fs.DirEntry, err error) error {
 		if err != nil || !strings.HasSuffix(p, ".onnx") {
 			return err
 		}

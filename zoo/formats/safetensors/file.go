@@ -98,21 +98,12 @@ func Detect(head []byte) bool {
 
 // Open reads the header. name is the file that the tensors refer to.
 func Open(r io.ReaderAt, size int64, name string) (*File, error) {
-	f, err := open(r, size, name)
-	if err != nil && name != "" {
-		err = fmt.Errorf("%s: %w", name, err)
-	}
-	return f, err
+	return weights.OpenAs(r, size, name, open)
 }
 
 // OpenIn reads the header of a file of a store.
 func OpenIn(s weights.Store, name string) (*File, error) {
-	f, err := s.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return Open(f, f.Size(), name)
+	return weights.OpenIn(s, name, open)
 }
 
 func open(r io.ReaderAt, size int64, name string) (*File, error) {
