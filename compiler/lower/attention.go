@@ -39,7 +39,7 @@ func (l *lowerer) attentions(pos map[*ir.Node]int) {
 			continue
 		}
 		a := l.matchAttention(n)
-		if a == nil {
+		if a == nil || a.t < l.o.Lanes { // scores of few keys fill no vector
 			continue
 		}
 		members := l.between(a, pos)
