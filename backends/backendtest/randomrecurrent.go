@@ -11,7 +11,7 @@ import (
 
 // RandomRecurrent makes a graph of one or two recurrent nodes from a seed: all
 // cells, sizes that fill vectors and that do not, both directions, lengths,
-// peepholes, weights that are constant and that are not.
+// peepholes, weights that are constant and that are not, of F32 and F64.
 func RandomRecurrent(seed uint64) (r *Random, err error) {
 	g := &generator{rng: rand.New(rand.NewPCG(seed, 23)), b: core.NewBuilder(fmt.Sprintf("recurrent%d", seed)), bound: map[*ir.Value]float64{}, r: &Random{}}
 	err = core.Catch(func() {
@@ -48,22 +48,27 @@ func (g *generator) recurrent(x *ir.Value) *ir.Value {
 	w := g.scaled(1/float64(s[2]), s[2], dirs*gates*hidden)
 	r.X = g.b.Dot(x, w, nil, nil, []int{2}, []int{0}, 0)
 	r.R = g.scaled(1/float64(hidden), dirs, gates*hidden, hidden)
+	typ := tensor.F32
+	if maybe(6) {
+		typ = tensor.F64
+		r.X, r.R = g.b.Cast(r.X, typ), g.b.Cast(r.R, typ)
+	}
 	state := func() *ir.Value {
 		if maybe(2) {
-			return g.b.BroadcastTo(g.b.Scalar(tensor.F32, 0), dirs, s[1], hidden)
+			return g.b.BroadcastTo(g.b.Scalar(typ, 0), dirs, s[1], hidden)
 		}
-		return g.weights(tensor.F32, dirs, s[1], hidden)
+		return g.b.Cast(g.weights(tensor.F32, dirs, s[1], hidden), typ)
 	}
 	r.Initial = []*ir.Value{state()}
 	switch r.Cell {
 	case "lstm":
 		r.Initial = append(r.Initial, state())
 		if r.Coupled = maybe(4); maybe(3) {
-			r.Peep = g.weights(tensor.F32, dirs, 3*hidden)
+			r.Peep = g.b.Cast(g.weights(tensor.F32, dirs, 3*hidden), typ)
 		}
 	case "gru":
 		if r.After = maybe(2); r.After && maybe(2) {
-			r.Bias = g.weights(tensor.F32, dirs, hidden)
+			r.Bias = g.b.Cast(g.weights(tensor.F32, dirs, hidden), typ)
 		}
 	}
 	first := maybe(2)
@@ -82,7 +87,7 @@ func (g *generator) recurrent(x *ir.Value) *ir.Value {
 			g.b.Output(v)
 		}
 	}
-	return out[0]
+	return g.b.Cast(out[0], tensor.F32)
 }
 
 // scaled is a constant or an input of small numbers, so that states neither

@@ -2,6 +2,7 @@ package backendtest
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -17,10 +18,18 @@ import (
 	"github.com/lathe-ml/lathe/compiler/tensor"
 )
 
+// lanes is interp on programs for vectors of n elements.
+func lanes(n int) backend.Backend {
+	be := interp.Backend()
+	be.Name = fmt.Sprintf("lanes%d", n)
+	be.Target = func(string) (backend.Traits, error) { return backend.Traits{Lanes: n, Regs: 32}, nil }
+	return be
+}
+
 // TestRandomRecurrent compares the evaluator with every backend on recurrent
 // nodes of all forms; natively with one thread and with two.
 func TestRandomRecurrent(t *testing.T) {
-	backends := []backend.Backend{interp.Backend(), backwards(), portable.Backend(), cpu.Backend()}
+	backends := []backend.Backend{interp.Backend(), backwards(), lanes(1), lanes(16), portable.Backend(), cpu.Backend()}
 	_, noCC := toolchain.Find("")
 	o := Options{CacheDir: t.TempDir()}
 	for s := *seed; s < *seed+uint64(*graphs); s++ {
