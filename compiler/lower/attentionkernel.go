@@ -101,7 +101,7 @@ func (c *attentionKernel) schedule(l *lowerer) {
 	c.width = (keys+c.lanes-1)/c.lanes*c.lanes + c.lanes
 	best := math.Inf(1)
 	for tm := 1; tm <= min(c.m, 28); tm++ {
-		for obq := 1; obq <= min(8, keys/c.lanes); obq++ {
+		for obq := 1; obq <= min(8, (keys+c.lanes-1)/c.lanes); obq++ {
 			for obv := 1; obv <= min(8, c.vw/c.lanes); obv++ {
 				q, v := tileShape{obq, 1, tm}, tileShape{obv, 1, tm}
 				if !l.fits(q, false) || !l.fits(v, false) {

@@ -3,31 +3,33 @@ package cli
 import (
 	"context"
 	"fmt"
-	"math"
 	"path/filepath"
 	"strconv"
 	"strings"
 
+	"github.com/lathe-ml/lathe/compiler/conformance"
 	"github.com/lathe-ml/lathe/compiler/fault"
 	"github.com/lathe-ml/lathe/compiler/ir"
 	"github.com/lathe-ml/lathe/compiler/onnxfile"
 	"github.com/lathe-ml/lathe/compiler/precision"
 	"github.com/lathe-ml/lathe/compiler/tensor"
+	"github.com/lathe-ml/lathe/compiler/wide"
 	"github.com/lathe-ml/lathe/zoo/data"
 )
 
-// fidelity is how near a variant's results are to those of plain f32
-// arithmetic.
+// fidelity is how near a variant's results are to those of float64, and how
+// often its classes are those of plain f32 multiply-adds.
 type fidelity struct {
 	RMS      *float64 `json:"relative_rms,omitempty"`           // of the outputs, the worst of them
+	PeerRMS  *float64 `json:"peer_relative_rms,omitempty"`      // ONNX Runtime's
 	Samples  int      `json:"samples,omitempty"`                // of the data set
 	Agree    *float64 `json:"top1_agreement_percent,omitempty"` // with plain f32
 	Top1     *float64 `json:"top1_percent,omitempty"`
 	PlainTop *float64 `json:"plain_top1_percent,omitempty"` // of plain f32
 }
 
-// fidelities compares variants with plain f32 multiply-adds on this machine: on
-// the recorded or random inputs, and on the model's data set.
+// fidelities compares variants on the recorded or random inputs, and on the
+// model's data set. What cannot be compared is a warning.
 func (o *benchOptions) fidelities(ctx context.Context, root, path string, m *suiteModel, variants []variant) (map[variant]*fidelity, error) {
 	e, model, set, err := o.subject(path)
 	if err != nil {
@@ -42,14 +44,7 @@ func (o *benchOptions) fidelities(ctx context.Context, root, path string, m *sui
 		}
 		return e.prepare(ctx, o.factory, opt, model, set)
 	}
-	plain, err := open(variant{precision: string(precision.IEEE)})
-	if err != nil {
-		o.Warnf("%s: nothing to compare with: %v", m.name(), err)
-		return nil, ctx.Err()
-	}
-	defer plain.close()
-	all := map[variant]*fidelity{}
-	others := map[variant]*session{}
+	all, others := map[variant]*fidelity{}, map[variant]*session{}
 	for _, v := range variants {
 		s, err := open(v)
 		if err != nil {
@@ -57,13 +52,19 @@ func (o *benchOptions) fidelities(ctx context.Context, root, path string, m *sui
 		}
 		defer s.close()
 		others[v], all[v] = s, &fidelity{}
-		if all[v].RMS, err = distance(ctx, plain, s); err != nil {
-			return nil, err
-		}
 	}
-	if m.set.data == "" || len(set.Inputs) != 1 {
-		return all, nil
+	if err := o.distances(ctx, e, model, set, others, all); err != nil {
+		o.Warnf("%s: no errors: %v", m.name(), err)
 	}
+	if m.set.data == "" || len(set.Inputs) != 1 || ctx.Err() != nil {
+		return all, ctx.Err()
+	}
+	plain, err := open(variant{precision: string(precision.IEEE)})
+	if err != nil {
+		o.Warnf("%s: no classes to compare with: %v", m.name(), err)
+		return all, ctx.Err()
+	}
+	defer plain.close()
 	in := set.Inputs[0].Unwrap().Tensor
 	d, err := m.set.open(root, model, in)
 	if err != nil {
@@ -72,32 +73,83 @@ func (o *benchOptions) fidelities(ctx context.Context, root, path string, m *sui
 	return all, d.compare(ctx, in, plain, others, all)
 }
 
-// distance is the relative RMS of the difference of two sessions' outputs, of
-// the output where it is largest; nil if none is of floats.
-func distance(ctx context.Context, plain, other *session) (*float64, error) {
-	var outs [2][]*ir.Data
-	for i, s := range []*session{plain, other} {
-		if err := s.run(ctx); err != nil {
-			return nil, err
-		}
-		var err error
-		if outs[i], err = s.outputs(); err != nil {
-			return nil, err
+// distances are those of all variants and of ONNX Runtime to the model in
+// float64.
+func (o *benchOptions) distances(ctx context.Context, e engine, m *onnxfile.Model, set *conformance.Set, others map[variant]*session, all map[variant]*fidelity) error {
+	want, err := o.twinOutputs(ctx, e, m, set)
+	if err != nil {
+		return err
+	}
+	var peer *float64
+	if s, err := preparePeer(ctx, o.factory, engineOptions{threads: 1, peer: o.engine.peer}, m, set); err == nil {
+		defer s.close()
+		if peer, err = distance(ctx, s, want); err != nil {
+			return err
 		}
 	}
+	for v, s := range others {
+		if all[v].RMS, err = distance(ctx, s, want); err != nil {
+			return err
+		}
+		all[v].PeerRMS = peer
+	}
+	return nil
+}
+
+// twinOutputs runs the model in float64.
+func (o *benchOptions) twinOutputs(ctx context.Context, e engine, m *onnxfile.Model, set *conformance.Set) ([]*ir.Data, error) {
+	b := compiledBackends[e.name]
+	if b == nil {
+		return nil, fault.New(fault.Usage, "the backend %s compiles nothing", e.name)
+	}
+	x, _, err := conformance.ExpandFor(m, set)
+	if err != nil {
+		return nil, err
+	}
+	in, err := conformance.Feed(m, set, x.Graph)
+	if err != nil {
+		return nil, err
+	}
+	g, err := wide.Graph(x.Graph, x.Graph.Outputs)
+	if err != nil {
+		return nil, err
+	}
+	for i, v := range g.Inputs {
+		in[i] = tensor.Convert(in[i], v.DType())
+	}
+	s, err := prepareGraph(ctx, o.factory, b(), g, in, engineOptions{threads: 1})
+	if err != nil {
+		return nil, err
+	}
+	defer s.close()
+	if err := s.run(ctx); err != nil {
+		return nil, err
+	}
+	return s.outputs()
+}
+
+// distance is the relative RMS of the difference of a session's outputs to what
+// they should be, of the output where it is largest; nil if none is of floats.
+func distance(ctx context.Context, s *session, want []*ir.Data) (*float64, error) {
+	if err := s.run(ctx); err != nil {
+		return nil, err
+	}
+	got, err := s.outputs()
+	if err != nil {
+		return nil, err
+	}
 	var worst *float64
-	for i := range outs[0] {
-		want, got := outs[0][i].Unwrap().Tensor, outs[1][i].Unwrap().Tensor
-		if !want.DType.IsFloat() || want.Len() == 0 || want.Len() != got.Len() {
+	for i := range min(len(want), len(got)) {
+		a, b := got[i].Unwrap(), want[i].Unwrap()
+		if a == nil || a.Tensor == nil || !a.Tensor.DType.IsFloat() || a.Tensor.Len() != b.Tensor.Len() {
 			continue
 		}
-		diff, sum := 0.0, 0.0
-		for j := range want.Len() {
-			a, b := want.Float(j), got.Float(j)
-			diff, sum = diff+(a-b)*(a-b), sum+a*a
+		d := wide.Of(a.Tensor, b.Tensor)
+		if d.Broken > 0 {
+			return nil, fmt.Errorf("%d values of output %d are finite on one side only", d.Broken, i)
 		}
-		if r := math.Sqrt(diff / max(sum, math.SmallestNonzeroFloat64)); worst == nil || r > *worst {
-			worst = &r
+		if worst == nil || d.RMS > *worst {
+			worst = &d.RMS
 		}
 	}
 	return worst, nil

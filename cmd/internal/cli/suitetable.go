@@ -21,7 +21,9 @@ func (o *benchOptions) printSuite(rep *suiteReport) error {
 		if r.Latency != nil {
 			row[3], row[4], row[5], row[6], row[7] = num(r.Latency.Median, 3), num(r.Latency.P99, 3), num(r.Latency.Min, 3), num(r.Peer.Median, 3), num(*r.Ratio, 2)
 		}
-		row[8], row[9] = r.errorText(), r.agreeText()
+		if r.fidelity != nil {
+			row[8], row[9] = rmsText(r.RMS), r.agreeText()
+		}
 		t.Row(row...)
 	}
 	t.Print()
@@ -44,11 +46,12 @@ func of(section, group string, v variant, threads int) func(suiteResult) bool {
 	}
 }
 
-func (f *fidelity) errorText() string {
-	if f == nil || f.RMS == nil {
-		return ""
+// rmsText is an error as tables show it; v may be nil.
+func rmsText(v *float64) string {
+	if v == nil {
+		return "—"
 	}
-	return strconv.FormatFloat(*f.RMS, 'e', 1, 64)
+	return errorText(*v)
 }
 
 func (f *fidelity) agreeText() string {
@@ -179,15 +182,16 @@ func (o *benchOptions) suiteFidelity(b *bytes.Buffer, rep *suiteReport, sec *sui
 	rows, tops := "", ""
 	for _, g := range sec.Groups {
 		for _, m := range g.Models {
-			row, top, has, samples, plain := "", "", false, 0, 0.0
+			row, top, samples, plain := "", "", 0, 0.0
+			var peer *fidelity
 			for _, v := range sec.Variants {
 				r := rep.find(sec, g, m, v, o.threads[0])
 				if r == nil || r.fidelity == nil {
 					row, top = row+" — |", top+" — | — |"
 					continue
 				}
-				has = true
-				row += fmt.Sprintf(" %s |", r.errorText())
+				peer = r.fidelity
+				row += fmt.Sprintf(" %s |", rmsText(r.RMS))
 				score := "—"
 				if r.Top1 != nil {
 					score, plain = fmt.Sprintf("%.1f", *r.Top1), *r.PlainTop
@@ -195,8 +199,8 @@ func (o *benchOptions) suiteFidelity(b *bytes.Buffer, rep *suiteReport, sec *sui
 				samples = r.Samples
 				top += fmt.Sprintf(" %s | %s |", r.agreeText(), score)
 			}
-			if has {
-				rows += fmt.Sprintf("| %s |%s\n", markdownText(m.name()), row)
+			if peer != nil {
+				rows += fmt.Sprintf("| %s | %s |%s\n", markdownText(m.name()), rmsText(peer.PeerRMS), row)
 			}
 			if samples > 0 {
 				tops += fmt.Sprintf("| %s | %d | %.1f |%s\n", markdownText(m.name()), samples, plain, top)
@@ -209,12 +213,12 @@ func (o *benchOptions) suiteFidelity(b *bytes.Buffer, rep *suiteReport, sec *sui
 	fmt.Fprintf(b, `
 ## %s: accuracy
 
-The error is the root mean square of the difference to plain f32 multiply-adds
-(the precision f32-ieee) over that of the values, of the output where it is
-largest, on the inputs that are timed.
+The error is the root mean square of the difference to the model in float64 over
+that of the values, of the output where it is largest, on the inputs that are
+timed.
 
-| model |`, markdownText(sec.Title))
-	line, head, topLine := "|---|", "| model | samples | f32-ieee: top 1 % |", "|---|---:|---:|"
+| model | ONNX Runtime |`, markdownText(sec.Title))
+	line, head, topLine := "|---|---:|", "| model | samples | f32-ieee: top 1 % |", "|---|---:|---:|"
 	for _, v := range sec.Variants {
 		fmt.Fprintf(b, " %s |", v)
 		line += "---:|"
