@@ -22,6 +22,7 @@ type session struct {
 	lib     *dylib.Library
 	run     dylib.Func
 	ws      []byte
+	free    func() // gives ws back
 	in, out []program.Port
 }
 
@@ -103,7 +104,7 @@ func (s *session) bind(threads int) error {
 	if err := artifact.CheckRoom(size, s.in, s.out); err != nil {
 		return err
 	}
-	s.ws = artifact.Aligned(size)
+	s.ws, s.free = artifact.Pages(size)
 	return nil
 }
 
@@ -180,4 +181,10 @@ func (s *session) Pin(cpus string) error {
 	return nil
 }
 
-func (s *session) Close() error { return s.lib.Close() }
+func (s *session) Close() error {
+	if s.free != nil {
+		s.free()
+		s.ws, s.free = nil, nil
+	}
+	return s.lib.Close()
+}

@@ -146,7 +146,7 @@ func (c *Compiler) Build(ctx context.Context, srcs []backend.Source, flags, libs
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	args := append([]string{"-shared", "-Wl,--build-id=none", "-o", out}, objs...)
+	args := append([]string{"-shared", "-Wl,--build-id=none,--as-needed,-z,noseparate-code", "-o", out}, objs...)
 	if err := c.run(ctx, dir, append(args, libs...)); err != nil {
 		return err
 	}

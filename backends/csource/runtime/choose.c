@@ -25,22 +25,24 @@ static int tiles(void) {
 static int has(const struct need *n) {
   static struct { u32 leaf, sub, r[4]; } known[8]; /* CPUID is slow where a hypervisor answers */
   static int count;
-  static u32 saved;
+  static u32 saved, top[2];
   int i = 0;
   while (i < count && (known[i].leaf != n->leaf || known[i].sub != n->sub)) i++;
   if (i == count) {
     u32 r[4] = {0, 0, 0, 0};
-    if (__get_cpuid_max(n->leaf & 0x80000000u, 0) >= n->leaf) __cpuid_count(n->leaf, n->sub, r[0], r[1], r[2], r[3]);
+    u32 *most = &top[n->leaf >> 31];
+    if (!*most) *most = __get_cpuid_max(n->leaf & 0x80000000u, 0);
+    if (*most >= n->leaf) __cpuid_count(n->leaf, n->sub, r[0], r[1], r[2], r[3]);
     if (i == 8) return r[n->reg] >> n->bit & 1u;
     known[count].leaf = n->leaf;
     known[count].sub = n->sub;
     memcpy(known[count++].r, r, sizeof r);
   }
   if (n->state && !saved) {
-    u32 a, b, c, d, high;
-    __cpuid(1, a, b, c, d);
+    static const struct need osxsave = {"osxsave", 1, 0, 2, 27, 0, 0};
+    u32 high;
     saved = 1;
-    if (c >> 27 & 1u) __asm__ volatile("xgetbv" : "=a"(saved), "=d"(high) : "c"(0));
+    if (has(&osxsave)) __asm__ volatile("xgetbv" : "=a"(saved), "=d"(high) : "c"(0));
   }
   return (known[i].r[n->reg] >> n->bit & 1u) && (saved & n->state) == n->state && (n->state != TILES || tiles());
 }

@@ -48,9 +48,28 @@ API int NAME(variant)(void) { return V ? (int)(V - variants) : -1; }
 API int NAME(variant_count)(void) { return VARIANTS; }
 API const char *NAME(variant_name)(int i) { return i < 0 || i >= VARIANTS ? 0 : variants[i].cpu; }
 
+/* Asks for large pages where a workspace is large: its pages are made when they
+   are touched first, and a hundred thousand small ones take longer than a run. */
+#define LARGE ((uintptr_t)1 << 21)
+
+static void large_pages(void *workspace, size_t size) {
+#if defined(MADV_HUGEPAGE)
+  uintptr_t from = ((uintptr_t)workspace + LARGE - 1) & ~(LARGE - 1), to = ((uintptr_t)workspace + size) & ~(LARGE - 1);
+  if (from < to) madvise((void *)from, to - from, MADV_HUGEPAGE);
+#else
+  (void)workspace; (void)size;
+#endif
+}
+
+static __thread void *seen; /* the workspace of the thread's last run */
+
 API int NAME(run)(const void *const *inputs, void *const *outputs, void *workspace) {
   if (!W && NAME(load)(0)) return 1;
   pin_caller();
+  if (workspace != seen) {
+    if (!seen) large_pages(workspace, V->workspace);
+    seen = workspace;
+  }
   lathe_scratch = (char *)workspace + V->workspace;
   atomic_fetch_add_explicit(&process->callers, 1, memory_order_relaxed);
   V->steps(inputs, outputs, workspace, W);
