@@ -29,8 +29,15 @@ type fidelity struct {
 }
 
 // fidelities compares variants on the recorded or random inputs, and on the
-// model's data set. What cannot be compared is a warning.
-func (o *benchOptions) fidelities(ctx context.Context, root, path string, m *suiteModel, variants []variant) (map[variant]*fidelity, error) {
+// model's data set. What cannot be compared is a warning: a fault of lathe with
+// one model does not cost the figures of all others.
+func (o *benchOptions) fidelities(ctx context.Context, root, path string, m *suiteModel, variants []variant) (all map[variant]*fidelity, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			o.Warnf("%s: not compared: panic: %v", m.name(), p)
+			all, err = nil, ctx.Err()
+		}
+	}()
 	e, model, set, err := o.subject(path)
 	if err != nil {
 		return nil, err
@@ -44,7 +51,8 @@ func (o *benchOptions) fidelities(ctx context.Context, root, path string, m *sui
 		}
 		return e.prepare(ctx, o.factory, opt, model, set)
 	}
-	all, others := map[variant]*fidelity{}, map[variant]*session{}
+	all = map[variant]*fidelity{}
+	others := map[variant]*session{}
 	for _, v := range variants {
 		s, err := open(v)
 		if err != nil {

@@ -122,8 +122,10 @@ func (o *benchOptions) suiteModel(ctx context.Context, root string, sec *suiteSe
 	defer drop()
 	var faithful map[variant]*fidelity
 	if g := sec.Variants; len(g) > 1 || g[0].precision != "f32" {
-		if faithful, err = o.fidelities(ctx, root, path, m, sec.Variants); err != nil {
-			return err
+		if faithful, err = o.fidelities(ctx, root, path, m, sec.Variants); ctx.Err() != nil {
+			return ctx.Err()
+		} else if err != nil {
+			o.Warnf("%s: not compared: %v", m.name(), err)
 		}
 	}
 	for _, o.engine.threads = range o.threads {
