@@ -151,6 +151,10 @@ func (p *printer) loop(f *loop.For, tiles *tilePrinter) {
 		p.team(f, tiles)
 		return
 	}
+	if call := p.transposed(f); call != "" {
+		p.line("%s", call)
+		return
+	}
 	p.vars = append(p.vars, f.Var)
 	defer func() { p.vars = p.vars[:len(p.vars)-1] }()
 	lo, hi := "0", fmt.Sprint(f.Var.N)
@@ -159,6 +163,10 @@ func (p *printer) loop(f *loop.For, tiles *tilePrinter) {
 	}
 	if s, loads, ok := mixed(f, tiles.traits.Lanes); ok {
 		p.blocks(f, s, loads, tiles.traits.Lanes, lo, hi, tiles)
+		return
+	}
+	if n := tiles.traits.Lanes; f.Var.N > n && f.Var.N < 32*n && f.Var.N%n != 0 && repeatable(f) {
+		p.overlapped(f, n, tiles)
 		return
 	}
 	if f.Kind == loop.Vector {
@@ -171,6 +179,49 @@ func (p *printer) loop(f *loop.For, tiles *tilePrinter) {
 
 // ompOps are OpenMP's names of the reductions.
 var ompOps = map[string]string{"add": "+", "mul": "*", "min": "min", "max": "max", "and": "&", "or": "|"}
+
+// repeatable reports whether iterations of a vector loop may run twice: they
+// store what does not depend on what they store.
+func repeatable(f *loop.For) bool {
+	if f.Kind != loop.Vector || f.Par {
+		return false
+	}
+	stored := map[*loop.Buffer]bool{}
+	var read []*loop.Expr
+	for _, s := range f.Body {
+		switch s := s.(type) {
+		case *loop.Store:
+			stored[s.Buf] = true
+			read = append(read, s.Index, s.Val)
+		case *loop.Set:
+			if !s.Decl {
+				return false
+			}
+			read = append(read, s.Val)
+		default:
+			return false
+		}
+	}
+	ok := true
+	for _, e := range read {
+		e.Walk(func(x *loop.Expr) { ok = ok && !(x.Kind == loop.Load && stored[x.Buf]) })
+	}
+	return ok
+}
+
+// overlapped prints a short vector loop with a last vector that overlaps the
+// one before it: gcc would compute what is left over one by one.
+func (p *printer) overlapped(f *loop.For, n int, tiles *tilePrinter) {
+	v := f.Var.Name
+	p.line("#pragma omp simd")
+	p.line("for (i64 %s = 0; %s < %d; %s++) {", v, v, f.Var.N-f.Var.N%n, v)
+	p.block(f.Body, tiles)
+	p.line("}")
+	p.line("#pragma omp simd")
+	p.line("for (i64 %s = %d; %s < %d; %s++) {", v, f.Var.N-n, v, f.Var.N, v)
+	p.block(f.Body, tiles)
+	p.line("}")
+}
 
 // extremes reports whether a vector loop accumulates maxima and minima of
 // floats, and nothing else.

@@ -233,6 +233,26 @@ func gcd(a, b int64) int64 {
 	return a
 }
 
+// Stride takes an index apart into stride·v + rest; ok says that rest does not
+// depend on v.
+func Stride(e *Expr, v *Var) (stride int, rest *Expr, ok bool) {
+	l := decompose(e)
+	without := linear{c: l.c}
+	for _, t := range l.terms {
+		if t.atom.Kind == VarRef && t.atom.Var == v {
+			stride = int(t.coef)
+			continue
+		}
+		found := false
+		t.atom.Walk(func(x *Expr) { found = found || x.Kind == VarRef && x.Var == v })
+		if found {
+			return 0, nil, false
+		}
+		without.terms = append(without.terms, t)
+	}
+	return stride, without.expr(), true
+}
+
 // Clamp bounds an index of unknown range, so that no memory outside a buffer
 // is touched whatever the data say.
 func Clamp(e *Expr, lo, hi int) *Expr {

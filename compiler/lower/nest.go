@@ -164,6 +164,13 @@ func (l *lowerer) emitReduce(g *group) error {
 	if p := l.places[x]; p != nil && p.layout.L > 1 && !slices.Contains(axes, 1) && !slices.Contains(axes, 0) {
 		lane, chunk = 1, p.layout.L // channels lie side by side
 	}
+	// Neighbouring axes are one long loop where the lanes run along them.
+	sizes := red
+	p := l.places[x]
+	flat := lane < 0 && len(red) > 1 && axes[len(axes)-1]-axes[0] == len(axes)-1 && slices.IsSorted(axes) && p != nil && p.layout.isPlain()
+	if flat {
+		red = []int{tensor.Numel(red)}
+	}
 	fn := combine[r.Op]
 	if x.DType() == tensor.Bool {
 		fn = map[string]string{"reduce_max": "or", "reduce_sum": "or", "reduce_min": "and", "reduce_prod": "and"}[r.Op]
@@ -171,6 +178,9 @@ func (l *lowerer) emitReduce(g *group) error {
 	return l.emitNest(g, "reduce", nest{fn: fn, init: identity(r.Op, acc), acc: acc, red: red, lane: lane, chunk: chunk,
 		steps: func(k *kb, out, rd []*loop.Expr) (*loop.Expr, *loop.Expr) {
 			idx := slices.Clone(out)
+			if flat {
+				rd = loop.Unflatten(rd[0], sizes)
+			}
 			for i, a := range axes {
 				idx[a] = rd[i]
 			}
@@ -257,30 +267,6 @@ func (l *lowerer) emitDot(g *group) error {
 				yi[a] = out[nb+nl+i]
 			}
 			return nil, loop.Fn("mul", loop.To(acc, k.access(x, xi)), loop.To(acc, k.access(y, yi)))
-		}})
-}
-
-// emitWindow is a sliding maximum or sum.
-func (l *lowerer) emitWindow(g *group) error {
-	n := g.anchor
-	x := n.Inputs[0]
-	xs := x.Static()
-	geo, err := core.ConvGeometry(n, xs[2:], n.Ints("kernel"))
-	if err != nil {
-		return err
-	}
-	fn, op := "max", "reduce_max"
-	if n.Op == "window_sum" {
-		fn, op = "add", "reduce_sum"
-	}
-	acc := accumulator(x.DType())
-	if dst := l.target(g.root); dst.layout.L > 1 {
-		return l.emitWindowBlocks(g, geo, fn, identity(op, acc))
-	}
-	return l.emitNest(g, "window", nest{fn: fn, init: identity(op, acc), acc: acc, red: geo.Kernel, lane: len(xs) - 1,
-		steps: func(k *kb, out, red []*loop.Expr) (*loop.Expr, *loop.Expr) {
-			xi, guard := geometry{geo}.sources(out[2:], red, xs[2:])
-			return guard, loop.To(acc, k.access(x, append([]*loop.Expr{out[0], out[1]}, xi...)))
 		}})
 }
 

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/lathe-ml/lathe/compiler/core"
+	"github.com/lathe-ml/lathe/compiler/ir"
 	"github.com/lathe-ml/lathe/compiler/loop"
 	"github.com/lathe-ml/lathe/compiler/tensor"
 )
@@ -189,6 +190,9 @@ func (l *lowerer) emitSort(g *group) error {
 		return nil
 	}
 	axis := n.Int("axis", 0)
+	if head := l.head(n, axis); head < shape[axis] {
+		return l.emitHead(g, head)
+	}
 	k := l.kernelFor(g.root)
 	vals := k.param(l.places[n.Outputs[0]].buf, true)
 	poss := k.param(l.places[n.Outputs[1]].buf, true)
@@ -212,5 +216,98 @@ func (l *lowerer) emitSort(g *group) error {
 	}}}
 	work := int64(tensor.Numel(shape)) * int64(shape[axis])
 	k.finish("sort", []loop.Stmt{&loop.For{Var: o, Par: work >= parallelWork && o.N > 1, Body: body}}, work)
+	return nil
+}
+
+// head is how many elements from the beginning of a sorted axis are read at
+// all: those that slices take.
+func (l *lowerer) head(n *ir.Node, axis int) int {
+	size := n.Inputs[0].Static()[axis]
+	head := 0
+	for _, v := range n.Outputs {
+		if l.isOut[v] {
+			return size
+		}
+		for _, u := range l.uses[v] {
+			if u.Op != "slice" || u.Ints("starts")[axis] != 0 || u.Ints("steps")[axis] != 1 {
+				return size
+			}
+			head = max(head, u.Outputs[0].Static()[axis])
+		}
+	}
+	return max(head, 1)
+}
+
+// emitHead keeps the first elements of the order while it walks along a line:
+// most elements are behind the last of those, which one comparison tells. One
+// that is not goes behind its equals, and what follows moves on.
+func (l *lowerer) emitHead(g *group, head int) error {
+	n := g.anchor
+	x := n.Inputs[0]
+	shape, axis := x.Static(), n.Int("axis", 0)
+	k := l.kernelFor(g.root)
+	vals, poss := k.param(l.places[n.Outputs[0]].buf, true), k.param(l.places[n.Outputs[1]].buf, true)
+	o, at := k.line(shape, axis)
+	c := loop.Compute(x.DType())
+	kept, moved := k.local("kept", c, head), k.local("moved", c, head)
+	where, from := k.local("where", tensor.I64, head), k.local("from", tensor.I64, head)
+	i := k.fresh("i", shape[axis])
+	mine, rank, count := k.reg("mine", c), k.reg("rank", tensor.I64), k.reg("count", tensor.I64)
+	before := func(a, b *loop.Expr) *loop.Expr {
+		if n.Int("descending", 0) == 1 {
+			a, b = b, a
+		}
+		return loop.Fn("lt", a, b)
+	}
+	each := func(n int, f func(j *loop.Expr) []loop.Stmt) loop.Stmt {
+		j := k.fresh("j", n)
+		return &loop.For{Var: j, Kind: loop.Vector, Body: f(loop.V(j))}
+	}
+	zero, one := loop.Int(0), loop.Int(1)
+	insert := []loop.Stmt{
+		&loop.Set{Reg: rank, Val: zero, Decl: true},
+		each(head, func(j *loop.Expr) []loop.Stmt {
+			stays := loop.And(loop.Fn("lt", j, loop.R(count)), loop.Fn("not", before(loop.R(mine), loop.At(kept, j))))
+			return []loop.Stmt{&loop.Accum{Reg: rank, Fn: "add", Val: loop.If(stays, one, zero)}}
+		}),
+	}
+	if head > 1 {
+		insert = append(insert, each(head-1, func(j *loop.Expr) []loop.Stmt {
+			next := loop.Add(j, one)
+			return []loop.Stmt{
+				&loop.Store{Buf: moved, Index: next, Val: loop.At(kept, j)},
+				&loop.Store{Buf: from, Index: next, Val: loop.At(where, j)},
+			}
+		}))
+	}
+	insert = append(insert, each(head, func(j *loop.Expr) []loop.Stmt {
+		put := func(old, in, shifted *loop.Expr) *loop.Expr {
+			return loop.If(loop.Fn("lt", j, loop.R(rank)), old, loop.If(loop.Fn("eq", j, loop.R(rank)), in, shifted))
+		}
+		return []loop.Stmt{
+			&loop.Store{Buf: kept, Index: j, Val: put(loop.At(kept, j), loop.R(mine), loop.At(moved, j))},
+			&loop.Store{Buf: where, Index: j, Val: put(loop.At(where, j), loop.V(i), loop.At(from, j))},
+		}
+	}), &loop.Set{Reg: count, Val: loop.Fn("min", loop.Fn("add", loop.R(count), one), loop.Int(head))})
+	room := loop.Fn("lt", loop.R(count), loop.Int(head))
+	enters := loop.Fn("or", room, before(loop.R(mine), loop.At(kept, loop.Int(head-1))))
+	body := []loop.Stmt{&loop.Set{Reg: count, Val: zero, Decl: true}}
+	for _, b := range []*loop.Buffer{kept, moved, where, from} {
+		body = append(body, &loop.Zero{Buf: b, From: zero, N: head})
+	}
+	body = append(body,
+		&loop.For{Var: i, Body: []loop.Stmt{
+			&loop.Set{Reg: mine, Val: loop.To(c, k.access(x, at(loop.V(i)))), Decl: true},
+			&loop.Cond{If: enters, Then: insert},
+		}},
+		each(head, func(j *loop.Expr) []loop.Stmt {
+			to := loop.Flatten(at(j), shape)
+			return []loop.Stmt{
+				&loop.Store{Buf: vals, Index: to, Val: loop.To(x.DType(), loop.At(kept, j))},
+				&loop.Store{Buf: poss, Index: to, Val: loop.At(where, j)},
+			}
+		}))
+	work := int64(tensor.Numel(shape)) * 4
+	k.finish("head", []loop.Stmt{&loop.For{Var: o, Par: work >= parallelWork && o.N > 1, Body: body}}, work)
 	return nil
 }

@@ -1,6 +1,7 @@
 package lower
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/lathe-ml/lathe/compiler/ir"
@@ -100,11 +101,63 @@ func (l *lowerer) pointwiseTo(v *ir.Value, dst *place, family string, f func(k *
 	vars, idx := k.space(shape)
 	val := f(k, reindex(idx, shape, dst.layout.Shape))
 	body := []loop.Stmt{&loop.Store{Buf: out, Index: loop.Flatten(idx, shape), Val: dst.layout.stored(val)}}
+	if u := woven(vars, val); u >= 0 {
+		body = nil
+		for i := range vars[u].N {
+			at := slices.Clone(idx)
+			at[u] = loop.Int(i)
+			body = append(body, &loop.Store{Buf: out, Index: loop.Flatten(at, shape), Val: dst.layout.stored(f(k, reindex(at, shape, dst.layout.Shape)))})
+		}
+		vars = slices.Delete(slices.Clone(vars), u, u+1)
+	} else {
+		vars = facing(vars, val)
+	}
 	kinds := make([]loop.LoopKind, len(vars))
 	kinds[len(kinds)-1] = loop.Vector
 	work := int64(val.Cost()+1) * int64(out.Len)
 	k.finish(family, parallelise(loop.Nest(vars, kinds, body...), work), work)
 	return nil
+}
+
+// woven picks a short axis that lies innermost in the result or, of a copy, in
+// its source: written out, its stores or loads together are whole vectors. -1:
+// there is none.
+func woven(vars []*loop.Var, val *loop.Expr) int {
+	const short, long = 4, 8
+	last := len(vars) - 1
+	if last < 1 || val.Cost() > inlineCap/short {
+		return -1
+	}
+	if n := vars[last].N; n > 1 && n <= short && vars[last-1].N >= long {
+		return last
+	}
+	if val.Kind != loop.Load || vars[last].N < long {
+		return -1
+	}
+	for i, v := range vars[:last] {
+		one, _, ok := loop.Stride(val.Args[0], v)
+		step, _, ok2 := loop.Stride(val.Args[0], vars[last])
+		if ok && ok2 && one == 1 && v.N > 1 && v.N <= short && step == v.N {
+			return i
+		}
+	}
+	return -1
+}
+
+// facing orders the loops of a copy that exchanges axes: the one that runs along
+// the source's rows next to the innermost, which runs along the destination's.
+// Such pairs of loops are what backends can do in blocks.
+func facing(vars []*loop.Var, val *loop.Expr) []*loop.Var {
+	if val.Kind != loop.Load || len(vars) < 3 {
+		return vars
+	}
+	last := len(vars) - 1
+	for i, v := range vars[:last] {
+		if step, _, ok := loop.Stride(val.Args[0], v); ok && step == 1 && v.N >= 4 {
+			return slices.Concat(vars[:i], vars[i+1:last], []*loop.Var{v, vars[last]})
+		}
+	}
+	return vars
 }
 
 // parallelWork is how much work, in units of Expr.Cost, pays for waking the
@@ -147,6 +200,7 @@ func (l *lowerer) merged(v *ir.Value, shape []int, f func(k *kb, idx []*loop.Exp
 		return []int{1}
 	}
 	base := l.divisions(v, s, shape, f)
+	s, base = l.split(v, s, shape, base, f)
 	for i := len(s) - 2; i >= 0; i-- {
 		t := append(append(append([]int{}, s[:i]...), s[i]*s[i+1]), s[i+2:]...)
 		if d := l.divisions(v, t, shape, f); d <= base {
@@ -154,6 +208,40 @@ func (l *lowerer) merged(v *ir.Value, shape []int, f func(k *kb, idx []*loop.Exp
 		}
 	}
 	return s
+}
+
+// split cuts axes that indices are divided along, such as channels in blocks or
+// repeated pixels, in two where that leaves fewer divisions.
+func (l *lowerer) split(v *ir.Value, s, shape []int, base int, f func(k *kb, idx []*loop.Expr) *loop.Expr) ([]int, int) {
+	for i := len(s) - 1; i >= 0 && base > 0; i-- {
+		for _, n := range l.divisors(v, s, shape, f) {
+			if s[i] <= n || s[i]%n != 0 {
+				continue
+			}
+			t := slices.Concat(s[:i], []int{s[i] / n, n}, s[i+1:])
+			if d := l.divisions(v, t, shape, f); d < base {
+				s, base = t, d
+				break
+			}
+		}
+	}
+	return s, base
+}
+
+// divisors lists what indices of an expression are divided by.
+func (l *lowerer) divisors(v *ir.Value, space, shape []int, f func(k *kb, idx []*loop.Expr) *loop.Expr) []int {
+	k := l.kernelFor(v)
+	_, idx := k.space(space)
+	var out []int
+	f(k, reindex(idx, space, shape)).Walk(func(e *loop.Expr) {
+		if e.Kind != loop.Call || e.Fn != "idiv" && e.Fn != "imod" {
+			return
+		}
+		if n := int(e.Args[1].I); n > 1 && !slices.Contains(out, n) && len(out) < 4 {
+			out = append(out, n)
+		}
+	})
+	return out
 }
 
 // divisions counts quotients and remainders in the indices of an expression.
@@ -173,10 +261,29 @@ func (l *lowerer) divisions(v *ir.Value, space, shape []int, f func(k *kb, idx [
 func (k *kb) blocked(dst *place, out *loop.Buffer, family string, f func(k *kb, idx []*loop.Expr) *loop.Expr) error {
 	lay := dst.layout
 	p := k.fresh("q", lay.Shape[0]*lay.blocks())
-	h, w, ci := k.fresh("h", lay.Shape[2]), k.fresh("w", lay.Shape[3]), k.fresh("c", lay.L)
+	ci := k.fresh("c", lay.L)
 	c := loop.Add(loop.Mul(loop.Mod(loop.V(p), lay.blocks()), lay.L), loop.V(ci))
-	idx := []*loop.Expr{loop.Div(loop.V(p), lay.blocks()), c, loop.V(h), loop.V(w)}
-	val := lay.stored(f(k, idx))
+	var h, w *loop.Var
+	var idx []*loop.Expr
+	var val *loop.Expr
+	at := func(hv, wv *loop.Var, hi, wi *loop.Expr) {
+		h, w, idx = hv, wv, []*loop.Expr{loop.Div(loop.V(p), lay.blocks()), c, hi, wi}
+		val = lay.stored(f(k, idx))
+	}
+	flat := lay.Lo == [2]int{} && lay.Hi == [2]int{}
+	if flat { // without a halo a plane may be one row
+		one, all := k.fresh("h", 1), k.fresh("w", lay.Shape[2]*lay.Shape[3])
+		at(one, all, loop.Div(loop.V(all), lay.Shape[3]), loop.Mod(loop.V(all), lay.Shape[3]))
+		val.Walk(func(e *loop.Expr) {
+			if e.Kind == loop.Call && (e.Fn == "idiv" || e.Fn == "imod") {
+				e.Walk(func(x *loop.Expr) { flat = flat && !(x.Kind == loop.VarRef && x.Var == all) })
+			}
+		})
+	}
+	if !flat {
+		hv, wv := k.fresh("h", lay.Shape[2]), k.fresh("w", lay.Shape[3])
+		at(hv, wv, loop.V(hv), loop.V(wv))
+	}
 	val = loop.If(loop.Less(c, loop.Int(lay.Shape[1])), val, loop.Number(val.Type, 0, 0))
 	store := &loop.Store{Buf: out, Index: lay.offset(idx), Val: val}
 	inner := loop.Nest([]*loop.Var{h, w, ci}, []loop.LoopKind{loop.Serial, loop.Serial, loop.Vector}, store)

@@ -1,0 +1,60 @@
+package lower_test
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/lathe-ml/lathe/compiler/core"
+	"github.com/lathe-ml/lathe/compiler/lower"
+	"github.com/lathe-ml/lathe/compiler/tensor"
+)
+
+// TestHeadOfOrder holds that the first few of a sorted axis are found without
+// sorting, equal ones in the order of position, along any axis.
+func TestHeadOfOrder(t *testing.T) {
+	for _, shape := range [][]int{{1, 50}, {3, 9, 4}, {33, 5}} {
+		for axis := range shape {
+			for _, descending := range []bool{false, true} {
+				for _, k := range []int{1, 3, 4} {
+					t.Run(fmt.Sprint(shape, axis, descending, k), func(t *testing.T) {
+						b := core.NewBuilder("g")
+						x := b.Input("x", tensor.F32, shape...)
+						x = b.Floor(b.Mul(x, b.Like(x, 2))) // with ties
+						if k > shape[axis] {
+							t.Skip("longer than the axis")
+						}
+						v, at := b.Sort(x, axis, descending)
+						b.Output(b.SliceAxis(v, axis, 0, k))
+						b.Output(b.SliceAxis(at, axis, 0, k))
+						p := lowered(t, b.G, lower.Options{Lanes: 8, Regs: 16})
+						if got := slices.Contains(families(p), "head"); got != (k < shape[axis]) {
+							t.Errorf("kernels %v for %d of %d", families(p), k, shape[axis])
+						}
+					})
+				}
+			}
+		}
+	}
+}
+
+// TestWindows holds that windows of every geometry are right over planes and
+// channel blocks: edges, gaps, strides beyond the kernel.
+func TestWindows(t *testing.T) {
+	for _, op := range []string{"window_max", "window_sum"} {
+		for _, c := range []struct{ h, w, kernel, stride, dilation, lo, hi int }{
+			{9, 20, 3, 2, 1, 1, 1}, {8, 17, 3, 1, 1, 1, 1}, {6, 18, 2, 2, 1, 0, 0}, {5, 33, 1, 3, 1, 0, 0}, {7, 7, 5, 1, 1, 2, 2}, {9, 12, 3, 2, 2, 2, 1}, {4, 4, 4, 1, 1, 0, 0}, {7, 9, 6, 1, 1, 3, 2},
+		} {
+			t.Run(fmt.Sprint(op, c), func(t *testing.T) {
+				b := core.NewBuilder("g")
+				x := b.Input("x", tensor.F32, 2, 5, c.h, c.w)
+				two := func(n int) []int { return []int{n, n} }
+				s := core.ConvSpec{Strides: two(c.stride), Dilations: two(c.dilation), Lo: two(c.lo), Hi: two(c.hi), Groups: 1}
+				b.Output(b.Relu(b.Window(op, x, two(c.kernel), s)))
+				for _, o := range widths {
+					lowered(t, b.G, o)
+				}
+			})
+		}
+	}
+}
