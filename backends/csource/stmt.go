@@ -143,9 +143,15 @@ func (p *printer) block(body []loop.Stmt, tiles *tilePrinter) {
 }
 
 func (p *printer) loop(f *loop.For, tiles *tilePrinter) {
-	if n := 2 * tiles.traits.Lanes; extremes(f) && n >= 8 && f.Var.N >= n {
-		p.lanes(f, n, tiles)
-		return
+	if extremes(f) {
+		n := 2 * tiles.traits.Lanes
+		for n > f.Var.N {
+			n /= 2
+		}
+		if n >= 4 {
+			p.lanes(f, n, tiles)
+			return
+		}
 	}
 	if f.Team {
 		p.team(f, tiles)
@@ -180,8 +186,9 @@ func (p *printer) loop(f *loop.For, tiles *tilePrinter) {
 // ompOps are OpenMP's names of the reductions.
 var ompOps = map[string]string{"add": "+", "mul": "*", "min": "min", "max": "max", "and": "&", "or": "|"}
 
-// repeatable reports whether iterations of a vector loop may run twice: they
-// store what does not depend on what they store.
+// repeatable reports whether iterations of a vector loop may run twice, and are
+// worth it: they store what does not depend on what they store, and read
+// elements that lie together.
 func repeatable(f *loop.For) bool {
 	if f.Kind != loop.Vector || f.Par {
 		return false
@@ -202,11 +209,17 @@ func repeatable(f *loop.For) bool {
 			return false
 		}
 	}
-	ok := true
+	ok, cost := true, 0
 	for _, e := range read {
-		e.Walk(func(x *loop.Expr) { ok = ok && !(x.Kind == loop.Load && stored[x.Buf]) })
+		cost += e.Cost()
+		e.Walk(func(x *loop.Expr) {
+			if x.Kind == loop.Load {
+				step, _, affine := loop.Stride(x.Args[0], f.Var)
+				ok = ok && !stored[x.Buf] && affine && step >= 0 && step <= 4
+			}
+		})
 	}
-	return ok
+	return ok && cost < 64
 }
 
 // overlapped prints a short vector loop with a last vector that overlaps the

@@ -99,6 +99,7 @@ func TestAttention(t *testing.T) {
 		{name: "one division a row", heads: 2, keyHeads: 2, queries: 9, keys: 24, d: 8, dv: 16, reciprocal: true, want: true},
 		{name: "keys and widths that fill no vector", heads: 1, keyHeads: 1, queries: 5, keys: 19, d: 5, dv: 11, reciprocal: true, want: true},
 		{name: "fewer keys than a wide vector holds", heads: 2, keyHeads: 2, queries: 7, keys: 9, d: 8, dv: 8, want: true},
+		{name: "fewer keys than lanes", heads: 2, keyHeads: 2, queries: 9, keys: 11, d: 8, dv: 6, want: true},
 		{name: "shared keys", heads: 6, keyHeads: 2, queries: 7, keys: 17, d: 8, dv: 8, between: causal(3), bounded: true, want: true},
 		{name: "soft cap", heads: 1, keyHeads: 1, queries: 6, keys: 16, d: 8, dv: 8, between: capped, want: true},
 		{name: "sums and bounds behind it", heads: 2, keyHeads: 2, queries: 20, keys: 16, d: 8, dv: 24, after: true, want: true},
