@@ -12,7 +12,7 @@ import (
 // warm times the sites, and begins with what the book has kept if the program
 // is still faster with it, else with what is faster at its own site.
 func (t *tuner) warm(ctx context.Context) error {
-	s, err := t.measure(ctx, t.base)
+	s, err := t.measure(ctx, 1, t.base)
 	if err != nil {
 		return err
 	}
@@ -36,7 +36,7 @@ func (t *tuner) warm(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		s, err := t.measure(ctx, t.base, b)
+		s, err := t.measure(ctx, 2, t.base, b)
 		if err != nil {
 			b.Close()
 			return err
@@ -91,11 +91,12 @@ func (t *tuner) finish(ctx context.Context) (*Result, error) {
 		r.Before, r.After, err = t.race(ctx)
 	}
 	if err == nil {
-		s, err = t.measure(ctx, t.base, t.inc)
+		s, err = t.measure(ctx, 2, t.base, t.inc)
 	}
 	if err == nil {
-		r.Ratio = r.After.Shortest / r.Before.Shortest
-		if len(t.picks) > 0 && r.Ratio >= 1 && !faster(s[0], s[1]) {
+		r.Before.Steps, r.After.Steps = s[0].total(both), s[1].total(both)
+		r.Ratio = r.After.Steps / r.Before.Steps
+		if len(t.picks) == 0 || r.Ratio >= 1 {
 			t.surrender(r)
 			s[1] = s[0]
 		}
@@ -158,7 +159,7 @@ func (t *tuner) race(ctx context.Context) (before, after Total, err error) {
 	total := func(ds []time.Duration) Total {
 		slices.Sort(ds)
 		us := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }
-		return Total{us(ds[0]), us(ds[len(ds)/2])}
+		return Total{Shortest: us(ds[0]), Median: us(ds[len(ds)/2])}
 	}
 	return total(times[0]), total(times[1]), nil
 }

@@ -107,15 +107,16 @@ func (s *sample) calls(key string) int {
 	return n
 }
 
-// plan is how many turns each side has and how many runs in a turn.
+// plan is how many turns each side has and how many runs in a turn. A machine
+// that is busy with other things is slow and needs as many runs for that.
 func plan(took time.Duration) (turns, runs int) {
 	runs = int(min(max(block/took, 1), 64))
-	turns = int(min(max(effort/(took*time.Duration(runs)), 4), 16))
+	turns = int(min(max(effort/(took*time.Duration(runs)), 8), 16))
 	return turns + turns%2, runs
 }
 
-// measure traces programs in turns.
-func (t *tuner) measure(ctx context.Context, sides ...*build) ([]*sample, error) {
+// measure traces programs in turns, some times over.
+func (t *tuner) measure(ctx context.Context, times int, sides ...*build) ([]*sample, error) {
 	var took time.Duration
 	out := make([]*sample, len(sides))
 	for i, b := range sides {
@@ -124,7 +125,7 @@ func (t *tuner) measure(ctx context.Context, sides ...*build) ([]*sample, error)
 		out[i] = &sample{Program: b.Program, half: [2][]time.Duration{make([]time.Duration, n), make([]time.Duration, n)}}
 	}
 	turns, runs := plan(took)
-	for turn := range turns {
+	for turn := range turns * times {
 		for i, b := range sides {
 			if err := ctx.Err(); err != nil {
 				return nil, err

@@ -156,7 +156,7 @@ func (t *tuner) trial(ctx context.Context, changes []candidate) ([]candidate, er
 		return nil, err
 	}
 	defer b.Close()
-	s, err := t.measure(ctx, t.inc, b)
+	s, err := t.measure(ctx, 1, t.inc, b)
 	if err != nil {
 		return nil, err
 	}
@@ -236,7 +236,7 @@ func (t *tuner) confirm(ctx context.Context, won []candidate) error {
 	if err != nil {
 		return err
 	}
-	s, err := t.measure(ctx, t.base, t.inc, b)
+	s, err := t.measure(ctx, 2, t.base, t.inc, b)
 	if err != nil {
 		b.Close()
 		return err
@@ -248,7 +248,7 @@ func (t *tuner) confirm(ctx context.Context, won []candidate) error {
 			again = append(again, c)
 		}
 		t.sites[c.key].learn(c.Choice, ratio)
-		t.o.Book.Add(t.record(c, s[0].site(c.key, both), ratio, 2*s[2].runs)) // a second time
+		t.o.Book.Add(t.record(c, s[0].site(c.key, both), ratio, 2*s[2].runs)) // counts for more than the trial
 	}
 	switch {
 	case len(again) == len(won) && faster(s[1], s[2]):

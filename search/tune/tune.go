@@ -75,8 +75,10 @@ type Site struct {
 	Tried     int     `json:"tried"`
 }
 
-// Total are whole runs.
+// Total is the time of a run: of whole runs, and the sum of the shortest times
+// of all steps, which a busy machine disturbs least.
 type Total struct {
+	Steps    float64 `json:"steps_us"`
 	Shortest float64 `json:"min_us"`
 	Median   float64 `json:"median_us"`
 }
@@ -87,7 +89,7 @@ type Result struct {
 	Sites   []Site                     `json:"sites"` // by time, the longest first
 	Before  Total                      `json:"before"`
 	After   Total                      `json:"after"`
-	Ratio   float64                    `json:"ratio"` // of the shortest runs, after to before
+	Ratio   float64                    `json:"ratio"` // of the steps' times, after to before
 	Rounds  int                        `json:"rounds"`
 	Trials  int                        `json:"trials"`
 	Refused int                        `json:"refused"` // programs that were wrong

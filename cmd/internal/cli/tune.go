@@ -197,8 +197,8 @@ func (o *tuneOptions) print(r tuneResult) error {
 	t.Print()
 	o.Infof("%s and %s, stopped by %s; the records are in %s", plural(r.Rounds, "round"), plural(r.Trials, "trial"), stopText(r.Stopped), r.Book)
 	if r.Before.Shortest > 0 {
-		o.Infof("%.1f µs before, %.1f after (the shortest of alternating runs; medians %.1f and %.1f): %.1f %% less",
-			r.Before.Shortest, r.After.Shortest, r.Before.Median, r.After.Median, 100*(1-r.Ratio))
+		o.Infof("%.1f µs before, %.1f after, %.1f %% less (all steps at their shortest, taking turns; whole runs: shortest %.1f and %.1f, median %.1f and %.1f)",
+			r.Before.Steps, r.After.Steps, 100*(1-r.Ratio), r.Before.Shortest, r.After.Shortest, r.Before.Median, r.After.Median)
 	}
 	return nil
 }
