@@ -223,9 +223,6 @@ type convTile struct {
 	sums     *loop.Buffer
 }
 
-// prefetches are the distances at which weights may be fetched ahead, in bytes.
-var prefetches = []int{0, 1024, 2048, 4096}
-
 func (l *lowerer) emitTiledConv(g *group) (bool, error) {
 	c := l.tiled(g.anchor)
 	dst := l.target(g.root)
@@ -298,9 +295,22 @@ func (l *lowerer) conv(c *tiledConv, g *group, dst *place) error {
 	} else if !c.depthwise {
 		steps *= c.icb * t.lanes / c.kind.Group()
 	}
-	t.shape = l.tile(c.site, c.groupOr(1), t.rows, t.cols, steps, c.depthwise)
+	t.shape = l.tile(c.site, c.groupOr(1), t.rows, t.cols, steps, c.depthwise, func(s tileShape) float64 { return c.reread(s, 4*t.lanes) })
 	t.emit(l)
 	return nil
+}
+
+// reread is what it costs a depthwise tile to read its inputs from the second
+// cache, where the first does not hold the rows between one tile and the next:
+// tall tiles read fewer. pixel is the size of a block of channels.
+func (c *tiledConv) reread(t tileShape, pixel int) float64 {
+	const row = 6 << 10 // bytes; a tile reads several rows
+	if !c.depthwise || c.Out[1]*c.Strides[1]*pixel < row {
+		return 0
+	}
+	reads := func(a, n int) int { return (n-1)*c.Strides[a] + (c.Kernel[a]-1)*c.Dilations[a] + 1 }
+	tiles := ((c.Out[0] + t.TR - 1) / t.TR) * ((c.Out[1] + t.TW - 1) / t.TW)
+	return 2 * float64(tiles*reads(0, t.TR)*reads(1, t.TW))
 }
 
 // groupOr is the number of output blocks that share their inputs.
@@ -317,7 +327,11 @@ func (t *convTile) emit(l *lowerer) {
 	t.yb = k.param(t.y.buf, true)
 	t.xb = k.param(t.x.buf, false)
 	order := l.order(t.site, schedule.OutFirst)
-	t.prefetch = l.number(t.site, func(c *schedule.Choice) *int { return &c.Prefetch }, 0, prefetches...)
+	weights := 0
+	if !t.depthwise && !t.planar && t.kind == loop.TileF32 {
+		weights = 4 * t.w.Len()
+	}
+	t.prefetch = l.prefetch(t.site, weights, t.shape.points() == 1)
 	ob := t.shape.OB
 	width := t.groupOr(1)              // output blocks of a group
 	perGroup := (width + ob - 1) / ob  // tiles of output blocks in a group

@@ -260,7 +260,11 @@ func (d *tiledDot) packAtRun(l *lowerer, blocks int) (*buf, error) {
 func (d *tiledDot) emit(l *lowerer, g *group, dst *place, lhs, w *buf, blocks int) {
 	k := l.kernelFor(g.root)
 	order := l.order(d.site, schedule.OutFirst)
-	prefetch := l.number(d.site, func(c *schedule.Choice) *int { return &c.Prefetch }, 0, prefetches...)
+	weights := 0
+	if d.kind == loop.TileF32 {
+		weights = 4 * d.k * d.n
+	}
+	prefetch := l.prefetch(d.site, weights, d.shape.points() == 1)
 	yb, xb, wb := k.param(dst.buf, true), k.param(lhs, false), k.param(w, false)
 	ob, tm := d.shape.OB, d.shape.TW
 	p := l.peel(g, g.root.Rank()-1, func(v *ir.Value) bool {

@@ -71,8 +71,8 @@ func (s *site) form(heuristic string, possible ...string) string {
 
 // tile decides the register tile of the site's form; see tiles for the
 // parameters.
-func (l *lowerer) tile(s *site, cb, rows, cols, steps int, lanes bool) tileShape {
-	all := l.tiles(cb, rows, cols, steps, lanes)
+func (l *lowerer) tile(s *site, cb, rows, cols, steps int, lanes bool, more ...func(tileShape) float64) tileShape {
+	all := l.tiles(cb, rows, cols, steps, lanes, more...)
 	best := all[0]
 	if r := s.record; s.Recorded && r.OB+r.TR+r.TW > 0 {
 		if t := (tileShape{r.OB, r.TR, r.TW}); slices.Contains(all, t) {
@@ -110,6 +110,23 @@ func (l *lowerer) number(s *site, at func(*schedule.Choice) *int, heuristic int,
 		l.propose(s, func(c *schedule.Choice) { *at(c) = v })
 	}
 	return heuristic
+}
+
+// noPrefetch is the value of the knob for no prefetch where the heuristic has one.
+const noPrefetch = 1
+
+// prefetch decides how far ahead a site's weights are fetched, of which there are
+// so many bytes; once of tiles that read each weight for one point alone. What
+// the first cache holds needs no help, and neither does a single stream.
+func (l *lowerer) prefetch(s *site, bytes int, once bool) int {
+	at := func(c *schedule.Choice) *int { return &c.Prefetch }
+	if bytes < 48<<10 || once {
+		return l.number(s, at, 0, 1024, 2048, 4096)
+	}
+	if n := l.number(s, at, 2048, noPrefetch, 1024, 2048, 4096); n != noPrefetch {
+		return n
+	}
+	return 0
 }
 
 // propose notes a neighbour of the choice being made. It is completed when the

@@ -21,8 +21,8 @@ func (t tileShape) points() int { return t.TR * t.TW }
 // points with a reduction of steps, the best first by a model of the inner loop:
 // multiply-adds and loads per step, the latency of a chain of sums, and a cost
 // per stored vector. lanes marks depthwise tiles, whose second operand is a
-// vector too.
-func (l *lowerer) tiles(cb, rows, cols, steps int, lanes bool) []tileShape {
+// vector too; more is what a tile costs beyond that.
+func (l *lowerer) tiles(cb, rows, cols, steps int, lanes bool, more ...func(tileShape) float64) []tileShape {
 	type scored struct {
 		tileShape
 		cost float64
@@ -35,9 +35,15 @@ func (l *lowerer) tiles(cb, rows, cols, steps int, lanes bool) []tileShape {
 	for ob := 1; ob <= maxOB; ob++ {
 		for tr := 1; tr <= min(rows, 4); tr++ {
 			for tw := 1; tw <= min(cols, 28); tw++ {
-				if t := (tileShape{ob, tr, tw}); l.fits(t, lanes) {
-					all = append(all, scored{t, l.tileCost(t, cb, rows, cols, steps, lanes)})
+				t := tileShape{ob, tr, tw}
+				if !l.fits(t, lanes) {
+					continue
 				}
+				cost := l.tileCost(t, cb, rows, cols, steps, lanes)
+				for _, f := range more {
+					cost += f(t)
+				}
+				all = append(all, scored{t, cost})
 			}
 		}
 	}
@@ -95,6 +101,11 @@ func (l *lowerer) tileCost(t tileShape, cb, rows, cols, steps int, lanes bool) f
 	c := float64(cb/t.OB) * down(t.OB)
 	if r := cb % t.OB; r > 0 {
 		c += down(r)
+	}
+	// A product with a vector waits for its weights: 4 vectors of outputs are
+	// enough, and more are more streams.
+	if rows*cols == 1 && steps*cb*l.o.Lanes*4 >= 2<<20 && t.OB > 4 {
+		c *= 1.5
 	}
 	return c
 }

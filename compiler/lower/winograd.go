@@ -281,7 +281,7 @@ func (t *convTile) emitWinograd(l *lowerer) {
 	t.yb, t.xb = k.param(t.y.buf, true), k.param(t.x.buf, false)
 	per := t.ocb / split // output blocks of a part
 	s := l.tile(t.site, per, 1, tiles, t.icb*lanes, false)
-	t.prefetch = l.number(t.site, func(c *schedule.Choice) *int { return &c.Prefetch }, 0, prefetches...)
+	t.prefetch = l.prefetch(t.site, 0, false)
 	t.wb = k.param(t.winogradWeights(l, w, s.OB, per), false)
 	vb := k.local("v", tensor.F32, w.freqs()*t.icb*tiles*lanes)
 	mb := k.local("m", tensor.F32, w.freqs()*per*tiles*lanes)

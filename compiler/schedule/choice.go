@@ -13,7 +13,7 @@ type Choice struct {
 	OB       int    // register tile: vectors of outputs
 	TR, TW   int    // register tile: rows and columns of points
 	Rows     int    // rows of work that are done at once
-	Prefetch int    // how far ahead weights are fetched, in bytes
+	Prefetch int    // how far ahead weights are fetched, in bytes; 1: not at all
 	Order    string // which loop is outermost: out (outputs), points
 }
 
