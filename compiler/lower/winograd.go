@@ -174,8 +174,8 @@ func (c *tiledConv) chooseWinograd(l *lowerer) int {
 	return best
 }
 
-// chunkTiles is about how many tiles are transformed at once: few enough for
-// the second cache, enough to use the weights well.
+// chunkTiles is how many tiles are transformed at once at most: few enough for
+// the second cache.
 const chunkTiles = 28
 
 // chunk is a part of the tiles of a map: rows and columns of tiles, and how
@@ -183,14 +183,11 @@ const chunkTiles = 28
 // with it, and repeats some tiles.
 type chunk struct{ rows, cols, down, across int }
 
-// chunked cuts a map of th×tw tiles. rows 0 asks for about chunkTiles tiles, or
-// eight where their transforms then stay in the first cache, and such that the
-// last chunk repeats as little as can be. A map of one row is cut along it.
+// chunked cuts a map of th×tw tiles. rows 0 asks for about as many tiles as
+// chunkOf has, and such that the last chunk repeats as little as can be. A map
+// of one row is cut along it.
 func (t *convTile) chunked(freqs, th, tw, rows int) chunk {
-	target := chunkTiles
-	if perTile := freqs * (t.icb + t.ocb) * t.lanes * 4; 8*perTile <= 48<<10 {
-		target = 8
-	}
+	target := t.chunkOf(freqs, th)
 	best := func(n, unit int) int {
 		size, cost := 1, n*(unit+4)
 		for r := 1; r <= n && r*unit <= max(unit, target*3/2); r++ {
@@ -212,6 +209,24 @@ func (t *convTile) chunked(freqs, th, tw, rows int) chunk {
 	}
 	c.down, c.across = (th+c.rows-1)/c.rows, (tw+c.cols-1)/c.cols
 	return c
+}
+
+// chunkOf is about how many tiles a chunk has: 8, or fewer such that their
+// transforms stay in the first cache, as long as each weight is used several
+// times: 4 times while the weights are in the second cache. Chunks of a single
+// row have few frequencies and are long.
+func (t *convTile) chunkOf(freqs, th int) int {
+	const first, second = 48 << 10, 3 << 19
+	perTile := freqs * (t.icb + t.ocb) * t.lanes * 4
+	switch {
+	case 8*perTile <= first:
+		return 8
+	case th == 1:
+		return chunkTiles
+	case freqs*t.icb*t.ocb*t.lanes*t.lanes*4 > second:
+		return 8
+	}
+	return max(first/perTile, 4)
 }
 
 // size is what a schedule names: rows, or columns where there is one row.
