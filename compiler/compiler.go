@@ -5,8 +5,11 @@ package compiler
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/lathe-ml/lathe/compiler/backend"
+	"github.com/lathe-ml/lathe/compiler/fault"
 	"github.com/lathe-ml/lathe/compiler/ir"
 	"github.com/lathe-ml/lathe/compiler/lower"
 	"github.com/lathe-ml/lathe/compiler/precision"
@@ -35,6 +38,9 @@ func Program(g *ir.Graph, t backend.Traits, o Options) (*program.Program, error)
 	if g.Level != ir.Core {
 		return nil, fmt.Errorf("internal error: lowering a graph of level %s", g.Level)
 	}
+	if err := able(t, o.Precision); err != nil {
+		return nil, err
+	}
 	var p *program.Program
 	err := settle(lowering(t, o), func(o lower.Options) (_ *program.Program, err error) {
 		p, err = lower.Lower(g, o)
@@ -43,8 +49,27 @@ func Program(g *ir.Graph, t backend.Traits, o Options) (*program.Program, error)
 	return p, err
 }
 
+// narrow are the instruction sets, one of which a precision below f32 needs.
+var narrow = map[precision.Mode][]string{
+	precision.F16:  {"f16c"},
+	precision.BF16: {"avx512-bf16", "amx-bf16"},
+}
+
+// able refuses a precision that gives nothing on a target.
+func able(t backend.Traits, m precision.Mode) error {
+	need := narrow[m]
+	if len(need) == 0 || slices.ContainsFunc(need, t.Has) {
+		return nil
+	}
+	return fault.New(fault.Unsupported, "the precision %s needs %s, which %s does not have", m, strings.Join(need, " or "), t.CPU).
+		Hint("use --precision %s, or another --cpu", precision.Fast)
+}
+
 // Watch is Program with the values of all layers as outputs beside the model's.
 func Watch(g *ir.Graph, t backend.Traits, o Options) (*lower.Watched, error) {
+	if err := able(t, o.Precision); err != nil {
+		return nil, err
+	}
 	var w *lower.Watched
 	err := settle(lowering(t, o), func(o lower.Options) (_ *program.Program, err error) {
 		if w, err = lower.Watch(g, o); err != nil {

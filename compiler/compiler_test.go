@@ -8,6 +8,7 @@ import (
 	"github.com/lathe-ml/lathe/compiler/backend"
 	"github.com/lathe-ml/lathe/compiler/core"
 	"github.com/lathe-ml/lathe/compiler/ir"
+	"github.com/lathe-ml/lathe/compiler/precision"
 	"github.com/lathe-ml/lathe/compiler/program"
 	"github.com/lathe-ml/lathe/compiler/schedule"
 	"github.com/lathe-ml/lathe/compiler/tensor"
@@ -125,6 +126,33 @@ func TestProposals(t *testing.T) {
 					t.Errorf("%s: %q became %q", s.Key, c, q.Chosen)
 				}
 			}
+		}
+	}
+}
+
+// TestPrecisionsOfTargets holds that a precision below f32 is refused by name
+// where the CPU has no instructions for it, and only there.
+func TestPrecisionsOfTargets(t *testing.T) {
+	for _, c := range []struct {
+		mode     precision.Mode
+		features []string
+		refused  string
+	}{
+		{precision.BF16, nil, "the precision bf16 needs avx512-bf16 or amx-bf16, which test does not have"},
+		{precision.BF16, []string{"amx-bf16"}, ""},
+		{precision.BF16, []string{"avx512-bf16"}, ""},
+		{precision.F16, []string{"avx512-bf16"}, "the precision f16 needs f16c, which test does not have"},
+		{precision.F16, []string{"f16c"}, ""},
+		{precision.Fast, nil, ""},
+	} {
+		tr := traits
+		tr.Features = c.features
+		_, err := compiler.Program(network(), tr, compiler.Options{Precision: c.mode})
+		switch {
+		case c.refused == "" && err != nil:
+			t.Errorf("%s with %v: %v", c.mode, c.features, err)
+		case c.refused != "" && (err == nil || !strings.Contains(err.Error(), c.refused)):
+			t.Errorf("%s with %v: %v, want %q", c.mode, c.features, err, c.refused)
 		}
 	}
 }

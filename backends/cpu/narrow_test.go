@@ -14,6 +14,7 @@ import (
 	"github.com/lathe-ml/lathe/compiler"
 	"github.com/lathe-ml/lathe/compiler/core"
 	"github.com/lathe-ml/lathe/compiler/ir"
+	"github.com/lathe-ml/lathe/compiler/precision"
 	"github.com/lathe-ml/lathe/compiler/tensor"
 )
 
@@ -105,6 +106,58 @@ func TestByteProducts(t *testing.T) {
 					if k == 0 && a != b || math.Abs(a-b) > 1e-5*(math.Abs(b)+10) {
 						t.Fatalf("%v, %d threads, output %d, element %d: %v, the evaluator gives %v", c, threads, k, j, a, b)
 					}
+				}
+			}
+		}
+	}
+}
+
+// TestBfloat16Products holds that compiled products of bfloat16 values give
+// what the evaluator gives, exactly: the numbers are whole and small.
+func TestBfloat16Products(t *testing.T) {
+	needs(t, "avx512-bf16")
+	r := rand.New(rand.NewPCG(17, 8))
+	small := func(b *core.Builder, shape ...int) *ir.Value {
+		w := tensor.New(tensor.F32, shape...)
+		for i := range w.Len() {
+			w.SetFloat(i, float64(r.IntN(5)-2))
+		}
+		return b.Const(w)
+	}
+	cache := t.TempDir()
+	for i, c := range [][4]int{{16, 16, 9, 7}, {20, 40, 5, 6}, {48, 33, 4, 4}} {
+		b := core.NewBuilder("g")
+		whole := func(x *ir.Value) *ir.Value { return b.Min(b.Max(b.Round(x), b.Like(x, -4)), b.Like(x, 4)) }
+		conv := func(x *ir.Value, oc, k, stride int) *ir.Value {
+			spec := core.ConvSpec{Strides: []int{stride, stride}, Dilations: []int{1, 1}, Lo: []int{k / 2, k / 2}, Hi: []int{k / 2, k / 2}, Groups: 1}
+			return b.Conv(x, small(b, oc, x.Static()[1], k, k), spec)
+		}
+		x := whole(b.Input("x", tensor.F32, 2, c[0], c[2], c[3]))
+		y := whole(conv(x, c[1], 3, 2))
+		z := whole(b.Mul(b.Relu(b.Add(conv(y, c[1], 1, 1), y)), b.Like(y, 1.0/16)))
+		b.Output(conv(z, 16, 5, 2))
+		flat := b.Reshape(z, 2, z.Static()[1]*z.Static()[2]*z.Static()[3])
+		b.Output(b.MatMul(flat, small(b, flat.Static()[1], 24), tensor.F32))
+		in := tensor.New(tensor.F32, b.G.Inputs[0].Static()...)
+		for j := range in.Len() {
+			in.SetFloat(j, 3*r.NormFloat64())
+		}
+		want, err := core.EvalGraph(b.G, []*tensor.Tensor{in})
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := backendtest.Options{CacheDir: cache, Threads: 2, Lower: compiler.Options{Precision: precision.BF16}}
+		got, err := backendtest.Run(context.Background(), Backend(), o, b.G, []*tensor.Tensor{in})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for k := range want {
+			if n := tensor.Numel(want[k].Shape); n == 0 {
+				t.Fatalf("case %d, output %d has no elements", i, k)
+			}
+			for j := range want[k].Len() {
+				if a, b := got[k].Float(j), want[k].Float(j); a != b {
+					t.Fatalf("%v, output %d, element %d: %v, the evaluator gives %v", c, k, j, a, b)
 				}
 			}
 		}

@@ -99,10 +99,13 @@ func x86Tile(t *loop.Tile, traits backend.Traits) string {
 	}
 	accs := t.OB * t.P
 	weights := t.OB
-	if t.P == 1 && !t.Lanes && alike(t) {
+	if t.P == 1 && !t.Lanes {
 		weights = 0
 	}
 	free := x.regs - accs - weights
+	if t.P == 1 && !alike(t) && free < 2 {
+		return ""
+	}
 	if free < 0 || free == 0 && (x86Forms[t.Kind].embed == "" || !x.embed || t.P == 1) {
 		return ""
 	}
@@ -261,6 +264,14 @@ func (a *asmWriter) step(dx, dw, accs, weights, free, turn int) {
 		for o := range t.OB {
 			a.op("%s %d(%%%%r10), %s, %s", a.fma(), dw+o*t.WO*a.ws, x, a.acc(o, 0))
 		}
+	case t.P == 1 && !t.Lanes:
+		x := a.r(accs)
+		a.op("%s %d(%%%%r9), %s", a.forms.spread, dx+t.XP[0]*a.xs, x)
+		for o := range t.OB {
+			w := a.r(accs + 1 + o%min(free-1, 2))
+			a.weights(dw+o*t.WO*a.ws, w)
+			a.multiply(x, w, a.acc(o, 0))
+		}
 	default:
 		for o := range t.OB {
 			a.weights(dw+o*t.WO*a.ws, a.r(accs+o))
@@ -354,7 +365,7 @@ func (a *asmWriter) finish(accs int) {
 			if t.S.Type == tensor.BF16 {
 				half := strings.Replace(v, "zmm", "ymm", 1)
 				a.op("vcvtneps2bf16 %s, %s", v, half)
-				a.op("vmovdqu %s, %d(%%[s])", half, (t.SP[p]+o*t.SO)*2)
+				a.op("vmovups %s, %d(%%[s])", half, (t.SP[p]+o*t.SO)*2)
 				continue
 			}
 			a.op("vmovups %s, %d(%%[s])", v, (t.SP[p]+o*t.SO)*4)

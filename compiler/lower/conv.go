@@ -82,6 +82,7 @@ const (
 	formPixels    = "pixels"    // lanes are neighbouring pixels of a row
 	formWinograd  = "winograd"  // with the tile's size behind it
 	formInt8      = "int8"      // direct, products of bytes
+	formBF16      = "bf16"      // direct, products of bfloat16 values
 )
 
 // decide picks the form, false if none serves.
@@ -93,6 +94,7 @@ func (c *tiledConv) decide(l *lowerer, n *ir.Node) bool {
 	var heuristic string
 	var possible []string
 	blocked := l.fromBlocks(n.Inputs[0])
+	halves, short := operands{kind: loop.TileBF16}, l.halves(c.mode) && c.ic/g >= 8
 	if c.rowwiseFits(lanes) {
 		heuristic, possible = formPixels, []string{formPixels}
 	}
@@ -113,7 +115,11 @@ func (c *tiledConv) decide(l *lowerer, n *ir.Node) bool {
 		case heuristic != "" && c.oc*4 <= lanes*3 && !(blocked && c.blocksPay(lanes)):
 		case c.oc*2 >= lanes || heuristic != "" && blocked:
 			heuristic = form
-			if m := c.chooseWinograd(l); m > 0 {
+			relative := 1.0
+			if short {
+				heuristic, relative = formBF16, 0.5
+			}
+			if m := c.chooseWinograd(l, relative); m > 0 {
 				heuristic = formWinograd + strconv.Itoa(m)
 			}
 		}
@@ -124,6 +130,12 @@ func (c *tiledConv) decide(l *lowerer, n *ir.Node) bool {
 		}
 	case (c.ic/g)%lanes == 0 && (c.oc/g)%lanes == 0:
 		heuristic, possible = formDirect, append(possible, formDirect)
+		if short {
+			heuristic = formBF16
+		}
+	}
+	if short && slices.Contains(possible, formDirect) {
+		possible = append(possible, formBF16)
 	}
 	bytes, ok := l.bytes(n.Inputs[0], c.w)
 	if ok && (bytes.center == 0 || g == 1 && c.pointwise()) && (g == 1 && c.ic >= 4 || g > 1 && slices.Contains(possible, formDirect)) {
@@ -146,8 +158,11 @@ func (c *tiledConv) decide(l *lowerer, n *ir.Node) bool {
 	case formPlanar:
 		c.planar, c.groupWidth = true, c.ocb
 	default:
-		if form == formInt8 {
+		switch form {
+		case formInt8:
 			c.operands = bytes
+		case formBF16:
+			c.operands = halves
 		}
 		c.groupWidth = c.ocb / g
 		c.icb = blocks(c.ic / g)

@@ -31,6 +31,8 @@ func (t *convTile) packed(l *lowerer) (b *buf) {
 		return constBuf(l, t.wName, tensor.I8, n, func() []int8 {
 			return packConv(t, ics, ob, func(f float32) int8 { return int8(f - float32(t.center)) })
 		})
+	case loop.TileBF16:
+		return constBuf(l, t.wName, tensor.BF16, n, func() []uint16 { return packConv(t, ics, ob, bfloat16) })
 	}
 	return l.weightBuf(t.wName, n, func() []float32 { return packConv(t, ics, ob, func(f float32) float32 { return f }) })
 }

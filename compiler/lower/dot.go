@@ -7,6 +7,7 @@ import (
 	"github.com/lathe-ml/lathe/compiler/core"
 	"github.com/lathe-ml/lathe/compiler/ir"
 	"github.com/lathe-ml/lathe/compiler/loop"
+	"github.com/lathe-ml/lathe/compiler/precision"
 	"github.com/lathe-ml/lathe/compiler/program"
 	"github.com/lathe-ml/lathe/compiler/schedule"
 	"github.com/lathe-ml/lathe/compiler/tensor"
@@ -24,6 +25,7 @@ type tiledDot struct {
 	lanes      int
 	site       *site
 	operands
+	halved  bool // the weights are F16, widened where they are multiplied
 	sumsBuf *buf // of the left operand's rows, if the weights have a center
 	sums    *loop.Buffer
 }
@@ -64,19 +66,37 @@ func (l *lowerer) newDot(n *ir.Node) *tiledDot {
 		right = "constant"
 	}
 	d.site = l.siteOf(n, fmt.Sprintf("dot batch%d m%d k%d n%d %s", d.b, d.m, d.k, d.n, right))
-	d.decide(l)
+	d.decide(l, n)
 	return d
 }
 
 // decide picks the form.
-func (d *tiledDot) decide(l *lowerer) {
+func (d *tiledDot) decide(l *lowerer, n *ir.Node) {
 	heuristic, possible := formDirect, []string{formDirect}
 	bytes, ok := l.bytes(d.x, d.w)
 	if ok = ok && d.k%loop.TileU8S8.Group() == 0; ok {
 		heuristic, possible = formInt8, append(possible, formInt8)
 	}
-	if d.site.form(heuristic, possible...) == formInt8 {
+	mode := l.mode(n)
+	switch short := l.halves(mode) && d.k%loop.TileBF16.Group() == 0; {
+	case short:
+		possible = append(possible, formBF16)
+		if !ok {
+			heuristic = formBF16
+		}
+	case mode.Allows(precision.F16) && l.has("f16c") && d.w != nil && !ok && fitsHalf(d.w):
+		possible = append(possible, formHalf)
+		if d.m <= 4 { // reading the weights takes longer than the products
+			heuristic = formHalf
+		}
+	}
+	switch d.site.form(heuristic, possible...) {
+	case formInt8:
 		d.operands = bytes
+	case formBF16:
+		d.operands = operands{kind: loop.TileBF16}
+	case formHalf:
+		d.halved = true
 	}
 }
 
@@ -159,6 +179,11 @@ func (d *tiledDot) packConst(l *lowerer, blocks int) *buf {
 		return constBuf(l, d.y.Name, tensor.I8, n, func() []int8 {
 			return packDot(d, blocks, func(f float32) int8 { return int8(f - float32(d.center)) })
 		})
+	case loop.TileBF16:
+		return constBuf(l, d.y.Name, tensor.BF16, n, func() []uint16 { return packDot(d, blocks, bfloat16) })
+	}
+	if d.halved {
+		return constBuf(l, d.y.Name, tensor.F16, n, func() []uint16 { return packDot(d, blocks, float16) })
 	}
 	return l.weightBuf(d.y.Name, n, func() []float32 { return packDot(d, blocks, func(f float32) float32 { return f }) })
 }
@@ -229,10 +254,11 @@ func offsets(sizes, steps []int) []int {
 }
 
 // packAtRun does the same for an operand that is computed, with the blocks of
-// a tile apart: [batch][block][K][lanes].
+// a tile apart: [batch][block][K][lanes], groups of K side by side.
 func (d *tiledDot) packAtRun(l *lowerer, blocks int) (*buf, error) {
-	shape := []int{d.b, blocks, d.k, d.lanes}
-	c := &place{l.newBuf(d.y.Name+"·packed", tensor.F32, tensor.Numel(shape)), plain(shape)}
+	g := d.kind.Group()
+	shape := []int{d.b, blocks, d.k / g, d.lanes, g}
+	c := l.newPlace(d.y.Name+"·packed", tensor.F32, Layout{Shape: shape, L: 1, As: d.as()})
 	ys := d.y.Static()
 	pick := func(axes []int) []int {
 		var s []int
@@ -250,7 +276,7 @@ func (d *tiledDot) packAtRun(l *lowerer, blocks int) (*buf, error) {
 			}
 		}
 		put(d.RB, idx[0])
-		put(d.RC, idx[2])
+		put(d.RC, loop.Add(loop.Mul(idx[2], g), idx[4]))
 		put(d.RF, n)
 		return loop.If(loop.Less(n, loop.Int(d.n)), k.access(d.y, at), loop.Number(tensor.F32, 0, 0))
 	})
@@ -296,7 +322,7 @@ func (d *tiledDot) emit(l *lowerer, g *group, dst *place, lhs, w *buf, blocks in
 		t := &loop.Tile{Kind: d.kind, OB: ob, P: tm, L: d.lanes, X: xb, W: wb, B: bb, Act: p.act, Lo: p.lo, Hi: p.hi, WO: d.lanes * grp, Prefetch: prefetch}
 		t.Red = []loop.Red{{N: d.k / grp, XStep: grp, WStep: ob * d.lanes * grp}}
 		if d.w == nil {
-			t.WO, t.Red[0].WStep = d.k*d.lanes, d.lanes
+			t.WO, t.Red[0].WStep = d.k*d.lanes, d.lanes*grp
 		}
 		row := loop.Add(loop.Mul(b, d.m), m)
 		t.XAt = loop.Mul(row, d.k)

@@ -7,6 +7,7 @@ import (
 	"github.com/lathe-ml/lathe/compiler/core"
 	"github.com/lathe-ml/lathe/compiler/ir"
 	"github.com/lathe-ml/lathe/compiler/loop"
+	"github.com/lathe-ml/lathe/compiler/precision"
 	"github.com/lathe-ml/lathe/compiler/tensor"
 )
 
@@ -156,6 +157,26 @@ func (n operands) centered(held, sum *loop.Expr) *loop.Expr {
 	return loop.Fn("add", held, loop.Fn("mul", sum, loop.Number(tensor.F32, float64(n.center), 0)))
 }
 
+// formHalf is a product whose weights lie in memory as float16.
+const formHalf = "f16"
+
+// halves reports whether products may and should be of bfloat16 values. CPUs
+// with tiles of them have their vector instruction at half the rate of F32.
+func (l *lowerer) halves(m precision.Mode) bool {
+	return m.Allows(precision.BF16) && l.o.Lanes == 16 && l.has("avx512-bf16") && !l.has("amx-bf16")
+}
+
+// bfloat16 rounds to the nearest bfloat16.
+func bfloat16(f float32) uint16 { return tensor.BF16FromFloat64(float64(f)) }
+
+// float16 rounds to the nearest float16.
+func float16(f float32) uint16 { return tensor.F16FromFloat64(float64(f)) }
+
+// fitsHalf reports that no weight is beyond what float16 holds.
+func fitsHalf(w *tensor.Tensor) bool {
+	return !slices.ContainsFunc(tensor.As[float32](w), func(f float32) bool { return !(f >= -65504 && f <= 65504) })
+}
+
 // wholeRange bounds a value whose elements are whole numbers and cannot be NaN.
 func (l *lowerer) wholeRange(v *ir.Value, depth int) (lo, hi int, ok bool) {
 	d := v.DType()
@@ -252,18 +273,24 @@ func (l *lowerer) narrowed(g *group, v *ir.Value, lay *Layout) {
 		return
 	}
 	var form operands
-	blocks := false
+	blocks, others := false, false
 	for _, n := range l.uses[v] {
 		f, raw := l.readsRaw(n, v)
 		switch {
 		case !raw:
+			others = true
 			continue
 		case f.kind == loop.TileF32:
 			return
 		}
 		form, blocks = f, blocks || n.Op == "conv"
 	}
-	if form.kind == loop.TileF32 {
+	switch {
+	case form.kind == loop.TileF32:
+		return
+	case form.kind == loop.TileBF16 && others && l.o.PrecisionAt != nil:
+		return // other layers are promised more
+	case g.anchor != nil && g.anchor.Op != "conv" && g.anchor.Op != "dot" && core.Lookup(g.anchor.Op).Class != core.Window:
 		return
 	}
 	if blocks && lay.L == 1 {

@@ -3,12 +3,14 @@ package lower_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/lathe-ml/lathe/compiler/core"
 	"github.com/lathe-ml/lathe/compiler/ir"
 	"github.com/lathe-ml/lathe/compiler/lower"
+	"github.com/lathe-ml/lathe/compiler/precision"
 	"github.com/lathe-ml/lathe/compiler/program"
 	"github.com/lathe-ml/lathe/compiler/tensor"
 )
@@ -152,5 +154,90 @@ func TestByteProducts(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestBfloat16 holds that in the mode bf16 products are of pairs of bfloat16
+// values, that what lies between them is stored so, and that all is right: the
+// numbers are small and whole, so that no rounding hides a mistake.
+func TestBfloat16(t *testing.T) {
+	r := rand.New(rand.NewPCG(15, 8))
+	o := lower.Options{Lanes: 16, Regs: 32, Features: []string{"avx512-bf16"}, Precision: precision.BF16}
+	small := func(shape ...int) *tensor.Tensor {
+		w := tensor.New(tensor.F32, shape...)
+		for i := range w.Len() {
+			w.SetFloat(i, float64(r.IntN(5)-2))
+		}
+		return w
+	}
+	b := core.NewBuilder("g")
+	whole := func(x *ir.Value) *ir.Value { return b.Min(b.Max(b.Round(x), b.Like(x, -4)), b.Like(x, 4)) }
+	conv := func(x *ir.Value, oc, k, stride int) *ir.Value {
+		spec := core.ConvSpec{Strides: []int{stride, stride}, Dilations: []int{1, 1}, Lo: []int{k / 2, k / 2}, Hi: []int{k / 2, k / 2}, Groups: 1}
+		return b.Conv(x, b.Const(small(oc, x.Static()[1], k, k)), spec)
+	}
+	x := whole(b.Input("x", tensor.F32, 1, 24, 9, 7))
+	y := whole(conv(x, 40, 3, 2))
+	z := b.Relu(b.Add(conv(y, 40, 1, 1), y)) // a sum with what is stored as bfloat16
+	z = whole(b.Mul(z, b.Like(z, 1.0/16)))
+	b.Output(conv(z, 16, 5, 2))
+	b.Output(b.Window("window_max", y, []int{2, 2}, core.ConvSpec{Strides: []int{1, 1}, Dilations: []int{1, 1}, Lo: []int{0, 0}, Hi: []int{0, 0}}))
+	for i, m := range []int{1, 5, 30} {
+		u := whole(b.Input(fmt.Sprint("u", i), tensor.F32, 2, m, 34))
+		v := whole(b.Input(fmt.Sprint("v", i), tensor.F32, 2, 37, 34))
+		q := whole(b.MatMul(u, b.Const(small(34, 20)), tensor.F32))
+		b.Output(b.Add(q, b.Like(q, 1)))
+		b.Output(b.MatMul(u, b.Transpose(v, 0, 2, 1), tensor.F32))
+		odd := whole(b.Input(fmt.Sprint("w", i), tensor.F32, m, 33))
+		b.Output(b.MatMul(odd, b.Const(small(33, 20)), tensor.F32))
+	}
+	p := lowered(t, b.G, o)
+	if n, want := tilesOf(p, "bf16"), 3+3+2; n != want {
+		t.Errorf("%d kernels with products of bfloat16, want %d", n, want)
+	}
+	stored := 0
+	for _, s := range p.Steps {
+		if k := s.Kernel; k.Family == "conv" && k.Params[0].Type == tensor.BF16 {
+			stored++
+		}
+	}
+	if stored != 2 {
+		t.Errorf("%d convolutions store bfloat16, want the two that others follow", stored)
+	}
+	for _, other := range []lower.Options{
+		{Lanes: 16, Regs: 32, Features: o.Features},
+		{Lanes: 16, Regs: 32, Features: o.Features, Precision: precision.Fast},
+		{Lanes: 16, Regs: 32, Features: []string{"amx-bf16", "avx512-bf16"}, Precision: precision.BF16},
+		{Lanes: 8, Regs: 16, Precision: precision.BF16},
+	} {
+		if n := tilesOf(lowered(t, b.G, other), "bf16"); n != 0 {
+			t.Errorf("%d kernels with products of bfloat16 for %+v", n, other)
+		}
+	}
+}
+
+// TestHalfWeights holds that in the mode f16 products of few rows keep their
+// weights as float16, unless one of them is beyond its range.
+func TestHalfWeights(t *testing.T) {
+	r := rand.New(rand.NewPCG(16, 8))
+	for _, c := range []struct {
+		rows  int
+		scale float64
+		want  bool
+	}{{1, 1, true}, {3, 0.25, true}, {30, 1, false}, {1, 30000, false}} {
+		b := core.NewBuilder("g")
+		w := tensor.New(tensor.F32, 19, 37)
+		for i := range w.Len() {
+			w.SetFloat(i, float64(r.IntN(9)-4)*c.scale)
+		}
+		b.Output(b.MatMul(b.Input("x", tensor.F32, c.rows, 19), b.Const(w), tensor.F32))
+		for _, o := range []lower.Options{{Lanes: 16, Regs: 32}, {Lanes: 8, Regs: 16}} {
+			o.Features, o.Precision = []string{"f16c"}, precision.F16
+			p := lowered(t, b.G, o)
+			found := slices.ContainsFunc(p.Consts, func(k *program.Constant) bool { return k.Buf.Type == tensor.F16 })
+			if found != c.want {
+				t.Errorf("%d rows, weights up to %v: float16 in memory is %v, want %v", c.rows, 4*c.scale, found, c.want)
+			}
+		}
 	}
 }

@@ -146,8 +146,9 @@ func (c *tiledConv) winograds(l *lowerer) []int {
 }
 
 // chooseWinograd gives the tile size that costs least, 0 for the direct form,
-// in estimated vector operations.
-func (c *tiledConv) chooseWinograd(l *lowerer) int {
+// in estimated vector operations. relative is the cost of a direct product in
+// its best form, compared with F32.
+func (c *tiledConv) chooseWinograd(l *lowerer, relative float64) int {
 	icp := float64(c.icb * l.o.Lanes)
 	ocb := float64(c.ocb)
 	kh, kw := c.Kernel[0], c.Kernel[1]
@@ -155,7 +156,7 @@ func (c *tiledConv) chooseWinograd(l *lowerer) int {
 	if c.ic < l.o.Lanes {
 		direct = float64(c.ic)
 	}
-	best, cost := 0, 0.85*ocb*float64(c.Out[0]*c.Out[1])*direct*float64(kh*kw)
+	best, cost := 0, 0.85*relative*ocb*float64(c.Out[0]*c.Out[1])*direct*float64(kh*kw)
 	for _, m := range c.winograds(l) {
 		mh, mw := minimalTile(m, kh), minimalTile(m, kw)
 		n := float64((mh + kh - 1) * (mw + kw - 1))
