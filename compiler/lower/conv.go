@@ -225,6 +225,7 @@ type convTile struct {
 	x, y     *place
 	xb, yb   *loop.Buffer
 	wb, bb   *loop.Buffer
+	plain    *loop.Buffer // weights of the direct form, beside Winograd's
 	shape    tileShape
 	p        peeled
 	addPlace *place

@@ -299,6 +299,7 @@ func (t *convTile) emitWinograd(l *lowerer) {
 	s := l.tile(t.site, per, 1, tiles, t.icb*lanes, false)
 	t.prefetch = l.prefetch(t.site, 0, false)
 	t.wb = k.param(t.winogradWeights(l, w, s.OB, per), false)
+	t.plain = k.param(t.plainWeights(l), false)
 	vb := k.local("v", tensor.F32, w.freqs()*t.icb*tiles*lanes)
 	mb := k.local("m", tensor.F32, w.freqs()*per*tiles*lanes)
 	v := k.fresh("t", t.y.layout.Shape[0]*c.down*c.across*split)
@@ -450,13 +451,16 @@ func (t *convTile) back(w winograd, mb *loop.Buffer, image *loop.Expr, at tilesA
 	})
 	body = append(body, more...)
 	yb := k.local("y", tensor.F32, w.h.m*w.w.m*lanes)
+	o, more := k.grid("o", w.h.m, w.w.m, func(i, j int) *loop.Expr {
+		return combo(w.w.at[j], func(x int) *loop.Expr { return loop.R(e[i][x]) })
+	})
+	body = append(body, more...)
 	for i := range w.h.m {
 		for j := range w.w.m {
-			body = append(body, &loop.Store{Buf: yb, Index: loop.Add(loop.V(ci), loop.Int((i*w.w.m+j)*lanes)),
-				Val: combo(w.w.at[j], func(x int) *loop.Expr { return loop.R(e[i][x]) })})
+			body = append(body, &loop.Store{Buf: yb, Index: loop.Add(loop.V(ci), loop.Int((i*w.w.m+j)*lanes)), Val: loop.R(o[i][j])})
 		}
 	}
-	inner := loop.Nest([]*loop.Var{ci}, []loop.LoopKind{loop.Vector}, body...)
+	inner := t.guarded(w, o, body, yb, image, loop.Add(at.row, loop.V(rr)), loop.Add(at.col, loop.V(cc)), loop.Add(first, loop.V(ob)), ci)
 	i, j, ln := k.fresh("i", w.h.m), k.fresh("j", w.w.m), k.fresh("l", lanes)
 	oh := loop.Add(loop.Mul(loop.Add(at.row, loop.V(rr)), w.h.m), loop.V(i))
 	ow := loop.Add(loop.Mul(loop.Add(at.col, loop.V(cc)), w.w.m), loop.V(j))

@@ -1,0 +1,68 @@
+package lower
+
+import (
+	"github.com/lathe-ml/lathe/compiler/loop"
+	"github.com/lathe-ml/lathe/compiler/tensor"
+)
+
+// An infinity or a NaN in a tile, or a number near the largest, spoils all
+// outputs of Winograd's form: infinities cancel to NaN in sums that the direct
+// form does not have. But it spoils them visibly. Every output that depends on
+// such an element has a path to it with coefficients that are not zero, on
+// which it stays infinite or NaN. So a tile whose outputs are all finite is
+// right, and any other is computed once more in the direct form.
+
+// guarded is the transform of one tile and one block of outputs into yb, and
+// the direct form where the outputs o are not all finite. row, col and block
+// say which tile and block it is, ci is the lane of the transform.
+func (t *convTile) guarded(w winograd, o [][]*loop.Reg, transform []loop.Stmt, yb *loop.Buffer, image, row, col, block *loop.Expr, ci *loop.Var) []loop.Stmt {
+	k := t.k
+	bad := k.local("bad", tensor.F32, t.lanes)
+	zero := loop.Number(tensor.F32, 0, 0)
+	var sum *loop.Expr // 0 if all are finite, else NaN
+	for _, line := range o {
+		for _, r := range line {
+			if term := loop.Fn("mul", loop.R(r), zero); sum == nil {
+				sum = term
+			} else {
+				sum = loop.Fn("add", sum, term)
+			}
+		}
+	}
+	transform = append(transform, &loop.Store{Buf: bad, Index: loop.V(ci), Val: sum})
+	body := loop.Nest([]*loop.Var{ci}, []loop.LoopKind{loop.Vector}, transform...)
+	l, all := k.fresh("l", t.lanes), k.reg("bad", tensor.F32)
+	body = append(body, &loop.Set{Reg: all, Val: zero, Decl: true})
+	body = append(body, loop.Nest([]*loop.Var{l}, []loop.LoopKind{loop.Vector}, &loop.Accum{Reg: all, Fn: "add", Val: loop.At(bad, loop.V(l))})...)
+	return append(body, &loop.Cond{If: loop.Fn("isnan", loop.R(all)), Then: t.directTile(w, yb, image, row, col, block)})
+}
+
+// directTile computes a tile of a block of outputs in the direct form, row by
+// row.
+func (t *convTile) directTile(w winograd, yb *loop.Buffer, image, row, col, block *loop.Expr) []loop.Stmt {
+	k, lanes, xl := t.k, t.lanes, t.x.layout
+	kh, kw := t.Kernel[0], t.Kernel[1]
+	i := k.fresh("d", w.h.m)
+	ih := loop.Add(loop.Add(loop.Mul(row, w.h.m), loop.V(i)), loop.Int(-t.Lo[0]))
+	iw := loop.Add(loop.Mul(col, w.w.m), loop.Int(-t.Lo[1]))
+	tile := &loop.Tile{OB: 1, P: w.w.m, L: lanes, X: t.xb, W: t.plain, S: yb, WO: lanes, SO: w.w.m * lanes,
+		XAt: t.at(xl, loop.Mul(image, xl.blocks()), ih, iw), WAt: loop.Mul(block, t.icb*lanes*kh*kw*lanes), SAt: loop.Mul(loop.V(i), w.w.m*lanes),
+		Red: []loop.Red{
+			{N: t.icb, XStep: xl.plane(), WStep: kh * kw * lanes * lanes},
+			{N: kh, XStep: xl.cols() * xl.L, WStep: kw * lanes * lanes},
+			{N: kw, XStep: xl.L, WStep: lanes * lanes},
+			{N: min(lanes, t.ic), XStep: 1, WStep: lanes},
+		}}
+	for p := range w.w.m {
+		tile.XP, tile.SP = append(tile.XP, p*xl.L), append(tile.SP, p*lanes)
+	}
+	return loop.Nest([]*loop.Var{i}, []loop.LoopKind{loop.Serial}, tile)
+}
+
+// plainWeights are those of the direct form, one block of outputs at a time.
+func (t *convTile) plainWeights(l *lowerer) *buf {
+	ics := t.icb * t.lanes
+	return l.weightBuf(t.wName, t.ocb*ics*t.Kernel[0]*t.Kernel[1]*t.lanes, func() []float32 {
+		return packConv(t, ics, 1, func(f float32) float32 { return f })
+	})
+}
