@@ -81,7 +81,9 @@ __attribute__((constructor)) static void begin(void) {
   const char *s;
   meet();
   choose((s = getenv("LATHE_CPU")) && *s ? s : 0);
-  if ((s = getenv("LATHE_THREADS")) && *s) set_threads(atoi(s));
+  char *rest;
+  long n = (s = getenv("LATHE_THREADS")) && *s ? strtol(s, &rest, 10) : -1;
+  if (n >= 0 && !*rest) set_threads(n < MAX_THREADS ? (int)n : MAX_THREADS);
   if (set_pins((s = getenv("LATHE_PIN")) && *s ? s : LATHE_PIN)) say("none of the CPUs %s can be used", s ? s : LATHE_PIN);
   pthread_atfork(0, 0, pool_child);
 }

@@ -47,6 +47,12 @@ static int set_pins(const char *list) {
   for (int pass = 0; pass < 2; pass++) /* one thread of each core, then the others */
     for (int c = 0; c < CPU_SETSIZE && n < MAX_CPUS; c++)
       if (CPU_ISSET(c, &may) && CPU_ISSET(c, &want) && first_of_core(c) == !pass) pins.cpu[n++] = c;
+  /* Processes that all begin with the first CPU would be on it together: auto
+     begins with the one that this thread was given. */
+  int at = 0, here = strcmp(list, "auto") ? -1 : sched_getcpu(), turned[MAX_CPUS];
+  for (int i = 0; i < n; i++) if (pins.cpu[i] == here) at = i;
+  for (int i = 0; i < n; i++) turned[i] = pins.cpu[(i + at) % n];
+  memcpy(pins.cpu, turned, (size_t)n * sizeof *turned);
   pins.n = n;
   return n == 0;
 }
