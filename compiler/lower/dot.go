@@ -348,13 +348,13 @@ func (d *tiledDot) emit(l *lowerer, g *group, dst *place, lhs, w *buf, blocks in
 			for i := range tm {
 				t.SP = append(t.SP, i*d.n)
 			}
-			return []loop.Stmt{t}
+			return k.inParts(t)
 		}
 		t.S, t.SAt, t.SO = scratch, loop.Int(0), tm*d.lanes
 		for i := range tm {
 			t.SP = append(t.SP, i*d.lanes)
 		}
-		return []loop.Stmt{t, d.epilogue(k, g, dst, yb, p, scratch, ob, tm, b, block, m)}
+		return append(k.inParts(t), d.epilogue(k, g, dst, yb, p, scratch, ob, tm, b, block, m))
 	}
 	perRow := (blocks + ob - 1) / ob
 	mb := (d.m + tm - 1) / tm

@@ -72,9 +72,13 @@ func (k *kb) nestScalar(g *group, n nest, dst *place, out *loop.Buffer, shape []
 	o := k.fresh("o", max(tensor.Numel(shape), 1))
 	idx := loop.Unflatten(loop.V(o), shape)
 	acc := k.reg("acc", n.acc)
+	sum := acc
+	if n.inParts() {
+		sum = k.reg("part", n.acc)
+	}
 	rvars, ridx := k.space(n.red)
 	guard, term := n.steps(k, idx, ridx)
-	var step loop.Stmt = &loop.Accum{Reg: acc, Fn: n.fn, Val: loop.To(n.acc, term)}
+	var step loop.Stmt = &loop.Accum{Reg: sum, Fn: n.fn, Val: loop.To(n.acc, term)}
 	if !always(guard) {
 		step = &loop.Cond{If: guard, Then: []loop.Stmt{step}}
 	}
@@ -83,7 +87,13 @@ func (k *kb) nestScalar(g *group, n nest, dst *place, out *loop.Buffer, shape []
 		kinds[len(kinds)-1] = loop.Vector
 	}
 	body := []loop.Stmt{&loop.Set{Reg: acc, Val: n.init, Decl: true}}
-	body = append(body, loop.Nest(rvars, kinds, step)...)
+	if last := len(rvars) - 1; sum != acc {
+		part := append([]loop.Stmt{&loop.Set{Reg: sum, Val: n.init, Decl: true}}, loop.Nest(rvars[last:], kinds[last:], step)...)
+		part = append(part, &loop.Accum{Reg: acc, Fn: n.fn, Val: loop.R(sum)})
+		body = append(body, loop.Nest(rvars[:last], kinds[:last], part...)...)
+	} else {
+		body = append(body, loop.Nest(rvars, kinds, step)...)
+	}
 	body = append(body, k.epilogue(g, dst, out, idx, loop.R(acc)))
 	k.finish(family, []loop.Stmt{&loop.For{Var: o, Par: work >= parallelWork && o.N > 1, Body: body}}, work)
 	return nil
@@ -123,22 +133,57 @@ func (k *kb) nestLanes(g *group, n nest, dst *place, out *loop.Buffer, shape []i
 		return &loop.Store{Buf: accs, Index: at, Val: n.init}
 	})}
 	rvars, ridx := k.space(n.red)
+	sums := accs
+	if n.inParts() {
+		sums = k.local("part", n.acc, chunk)
+	}
 	step := lanes(func(idx []*loop.Expr, at *loop.Expr) loop.Stmt {
 		guard, term := n.steps(k, idx, ridx)
-		old := loop.At(accs, at)
+		old := loop.At(sums, at)
 		val := loop.Fn(n.fn, old, loop.To(n.acc, term))
 		if guard != nil {
 			val = loop.If(guard, val, old)
 		}
-		return &loop.Store{Buf: accs, Index: at, Val: val}
+		return &loop.Store{Buf: sums, Index: at, Val: val}
 	})
 	kinds := make([]loop.LoopKind, len(rvars))
-	body = append(body, loop.Nest(rvars, kinds, step)...)
+	if last := len(rvars) - 1; sums != accs {
+		part := []loop.Stmt{lanes(func(_ []*loop.Expr, at *loop.Expr) loop.Stmt {
+			return &loop.Store{Buf: sums, Index: at, Val: n.init}
+		})}
+		part = append(part, loop.Nest(rvars[last:], kinds[last:], step)...)
+		part = append(part, lanes(func(_ []*loop.Expr, at *loop.Expr) loop.Stmt {
+			return &loop.Store{Buf: accs, Index: at, Val: loop.Fn(n.fn, loop.At(accs, at), loop.At(sums, at))}
+		}))
+		body = append(body, loop.Nest(rvars[:last], kinds[:last], part...)...)
+	} else {
+		body = append(body, loop.Nest(rvars, kinds, step)...)
+	}
 	body = append(body, lanes(func(idx []*loop.Expr, at *loop.Expr) loop.Stmt {
 		return k.epilogue(g, dst, out, idx, loop.At(accs, at))
 	}))
 	k.finish(family, []loop.Stmt{&loop.For{Var: o, Par: work >= parallelWork && o.N > 1, Body: body}}, work)
 	return nil
+}
+
+// inParts reports whether a sum of f32 is long enough that its rows are to be
+// summed by themselves: the roundings of one chain add up with its length where
+// all terms have one sign, as the pixels of a map behind an activation have.
+func (n nest) inParts() bool {
+	const long = 256
+	rank := len(n.red)
+	return n.fn == "add" && n.acc == tensor.F32 && rank > 1 && tensor.Numel(n.red) >= long && n.red[rank-1] >= 8 && tensor.Numel(n.red[:rank-1]) > 1
+}
+
+// partOf is the length of equal parts that a long axis is summed in; 0 if it is
+// short or has no such divisor.
+func partOf(n int) int {
+	for size := 512; n >= 1024 && size >= 64; size-- {
+		if n%size == 0 {
+			return size
+		}
+	}
+	return 0
 }
 
 // emitReduce folds axes.
@@ -151,6 +196,12 @@ func (l *lowerer) emitReduce(g *group) error {
 		red = append(red, full[a])
 	}
 	acc := accumulator(x.DType())
+	part := 0
+	if len(axes) == 1 && r.Op == "reduce_sum" && acc == tensor.F32 {
+		if part = partOf(red[0]); part > 0 {
+			red = []int{red[0] / part, part}
+		}
+	}
 	lane := -1
 	for a := len(full) - 1; a >= 0; a-- { // the last axis that is not of size 1
 		if full[a] != 1 {
@@ -183,6 +234,9 @@ func (l *lowerer) emitReduce(g *group) error {
 			}
 			for i, a := range axes {
 				idx[a] = rd[i]
+			}
+			if part > 0 {
+				idx[axes[0]] = loop.Add(loop.Mul(rd[0], part), rd[1])
 			}
 			return nil, k.access(x, idx)
 		}})

@@ -211,3 +211,42 @@ func choice(e *loop.Expr, limit, total int, yes, no func() []loop.Stmt) []loop.S
 	}
 	return []loop.Stmt{&loop.Cond{If: loop.Less(e, loop.Int(limit)), Then: yes(), Else: no()}}
 }
+
+// longestSum is how many products of f32 are summed into one register: the
+// rounding errors of a sum grow with the root of its length, and with its
+// length where all terms have one sign.
+const longestSum = 4096
+
+// inParts cuts the sums of a tile of f32 where they are longer than that, and
+// adds up the parts in the memory that the tile stores to.
+func (k *kb) inParts(t *loop.Tile) []loop.Stmt {
+	n := t.Red[0].N
+	if t.Kind != loop.TileF32 || len(t.Red) != 1 || n <= longestSum || t.S.Type != tensor.F32 {
+		return []loop.Stmt{t}
+	}
+	parts := (n + longestSum - 1) / longestSum
+	size := (n + parts - 1) / parts
+	part := func(at *loop.Expr, n int) *loop.Tile {
+		p := *t
+		p.Red = []loop.Red{{N: n, XStep: t.Red[0].XStep, WStep: t.Red[0].WStep}}
+		p.XAt = loop.Add(t.XAt, loop.Mul(at, t.Red[0].XStep))
+		p.WAt = loop.Add(t.WAt, loop.Mul(at, t.Red[0].WStep))
+		return &p
+	}
+	onTop := func(p *loop.Tile) *loop.Tile {
+		p.B, p.BAt = nil, nil
+		p.Add, p.AddAt, p.AO, p.AP = t.S, t.SAt, t.SO, t.SP
+		return p
+	}
+	first := part(loop.Int(0), size)
+	first.Act = ""
+	body := []loop.Stmt{first}
+	if parts > 2 {
+		v := k.fresh("part", parts-2)
+		middle := onTop(part(loop.Mul(loop.Add(loop.V(v), loop.Int(1)), size), size))
+		middle.Act = ""
+		body = append(body, &loop.For{Var: v, Body: []loop.Stmt{middle}})
+	}
+	last := (parts - 1) * size
+	return append(body, onTop(part(loop.Int(last), n-last)))
+}

@@ -189,6 +189,9 @@ func (e *errorMeter) rungs(ctx context.Context) ([]rung, *program.Program, error
 	if err != nil {
 		return nil, nil, err
 	}
+	if ladder, err = e.able(ladder); err != nil {
+		return nil, nil, err
+	}
 	var list []rung
 	var last *program.Program
 	for i, mode := range ladder {
@@ -219,6 +222,21 @@ func (e *errorMeter) rungs(ctx context.Context) ([]rung, *program.Program, error
 		list = append(list, made)
 	}
 	return list, last, nil
+}
+
+// able leaves out the precisions that the target refuses.
+func (e *errorMeter) able(ladder []precision.Mode) (list []precision.Mode, err error) {
+	for _, mode := range ladder {
+		if _, err = compiler.Program(e.graph, e.t, e.with(mode, nil)); err == nil {
+			list = append(list, mode)
+		} else if !fault.Is(err, fault.Unsupported) {
+			return nil, err
+		}
+	}
+	if len(list) == 0 {
+		return nil, err
+	}
+	return list, nil
 }
 
 func sameForms(a, b map[string]string) bool {
