@@ -172,7 +172,7 @@ func (l *lowerer) close(s *site, flops int64) {
 // efforts are about the times of forms in units of plain multiply-adds of f32
 // of the same contraction, on large ones.
 var efforts = map[string]float64{
-	formWinograd + "2": 0.6, formWinograd + "4": 0.42, formWinograd + "6": 0.36,
+	formWinograd + "2": 0.6, formWinograd + "4": 0.42, formWinograd + "6": 0.36, "bf16": 0.5, "f16": 0.9,
 }
 
 // Effort is about how long a contraction takes in a form, in units of plain
