@@ -125,7 +125,8 @@ func (c *tiledConv) decide(l *lowerer, n *ir.Node) bool {
 		}
 	case g == c.ic && g == c.oc:
 		possible = append(possible, formDepthwise)
-		if g*2 >= lanes {
+		// Moving pixels into blocks takes longer than the convolution.
+		if g*2 >= lanes && (heuristic == "" || blocked) {
 			heuristic = formDepthwise
 		}
 	case (c.ic/g)%lanes == 0 && (c.oc/g)%lanes == 0:

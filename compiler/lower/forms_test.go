@@ -141,3 +141,31 @@ func TestLayoutsMeet(t *testing.T) {
 		}
 	}
 }
+
+// TestDepthwiseFollows holds that a depthwise convolution leaves its input in
+// the layout that it is in: rows of pixels behind groups of part blocks, channel
+// blocks behind a convolution that makes them.
+func TestDepthwiseFollows(t *testing.T) {
+	r := rand.New(rand.NewPCG(12, 8))
+	for _, c := range []struct {
+		groups int
+		want   []string
+	}{{4, []string{"rowconv", "rowconv"}}, {1, []string{"copy", "conv", "depthwise", "copy"}}} {
+		b := core.NewBuilder("g")
+		conv := func(x *ir.Value, kernel, groups int) *ir.Value {
+			w := values(r, tensor.F32, 24, x.Static()[1]/groups, kernel, kernel)
+			for i := range w.Len() {
+				w.SetFloat(i, w.Float(i)/8)
+			}
+			pad := []int{kernel / 2, kernel / 2}
+			return b.Conv(x, b.Const(w), core.ConvSpec{Strides: []int{1, 1}, Dilations: []int{1, 1}, Lo: pad, Hi: pad, Groups: groups})
+		}
+		b.Output(conv(conv(b.Input("x", tensor.F32, 1, 24, 20, 20), 1, c.groups), 3, 24))
+		for _, o := range widths {
+			p := lowered(t, b.G, o)
+			if f := families(p); o.Lanes == 16 && !slices.Equal(f, c.want) {
+				t.Errorf("%d groups: kernels %v, want %v", c.groups, f, c.want)
+			}
+		}
+	}
+}
