@@ -167,13 +167,20 @@ func (c *tiledConv) chooseWinograd(l *lowerer, relative float64) int {
 			adds = 4
 		}
 		transforms := tiles * adds * n * (float64(c.icb) + ocb)
-		stream := n * icp * ocb * 0.75 // the transformed weights are read once per chunk
+		vectors := n * icp * ocb // of the transformed weights, read once per chunk
+		far := max(0, vectors-farWeights/float64(4*l.o.Lanes))
+		stream := 0.75*vectors + 6*far
 		if t := gemm + transforms + stream; t < cost {
 			best, cost = m, t
 		}
 	}
 	return best
 }
+
+// farWeights is how many bytes of a layer's weights the caches may keep from one
+// run to the next; the others come from memory, each vector at the price of about
+// seven multiply-adds.
+const farWeights = 2 << 20
 
 // chunkTiles is how many tiles are transformed at once at most: few enough for
 // the second cache.
