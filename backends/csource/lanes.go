@@ -53,6 +53,22 @@ func mixed(f *loop.For, width int) (s *loop.Store, loads []*loop.Expr, ok bool) 
 	return s, loads, fits && floats
 }
 
+// inside reports that an expression may be evaluated whatever guards it: all
+// that it loads lies within its buffers, and no integer is divided.
+func inside(e *loop.Expr) bool {
+	ok := true
+	e.Walk(func(e *loop.Expr) {
+		switch {
+		case e.Kind == loop.Load:
+			lo, hi := loop.Range(e.Args[0])
+			ok = ok && lo >= 0 && hi < int64(e.Buf.Len)
+		case e.Kind == loop.Call && !e.Type.IsFloat() && (e.Fn == "div" || e.Fn == "mod" || e.Fn == "fmod"):
+			ok = false
+		}
+	})
+	return ok
+}
+
 // widens reports whether a narrow value can be computed in 32 bits.
 func widens(e *loop.Expr) bool {
 	switch e.Kind {
@@ -108,7 +124,12 @@ func (p *printer) blocks(f *loop.For, s *loop.Store, loads []*loop.Expr, width i
 	}
 	if narrow {
 		undo := p.name(s.Val)
-		p.line("%s_o[%s_j] = %s;", v, v, p.wide(s.Val))
+		if e := s.Val; e.Kind == loop.Select && inside(e.Args[1]) && inside(e.Args[2]) { // no branch, so that vectors can be made
+			p.line("const i32 %s_a = %s, %s_b = %s;", v, p.wide(e.Args[1]), v, p.wide(e.Args[2]))
+			p.line("%s_o[%s_j] = %s ? %s_a : %s_b;", v, v, p.expr(e.Args[0]), v, v)
+		} else {
+			p.line("%s_o[%s_j] = %s;", v, v, p.wide(e))
+		}
 		undo()
 	} else {
 		undo := p.name(s.Index, s.Val)

@@ -2,6 +2,7 @@ package lower
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/lathe-ml/lathe/compiler/core"
 	"github.com/lathe-ml/lathe/compiler/ir"
@@ -63,8 +64,15 @@ func (l *lowerer) constPlace(v *ir.Value, t *tensor.Tensor) *place {
 	if p := l.places[v]; p != nil {
 		return p
 	}
-	p := &place{&program.Buf{Name: v.Name, Where: program.Const, Type: t.DType, Len: t.Len()}, plain(t.Shape)}
-	l.p.Consts = append(l.p.Consts, &program.Constant{Buf: p.buf, Fill: func() ([]byte, error) { return t.Bytes(), nil }})
+	n := t.Len()
+	if len(t.Shape) == 4 && t.Shape[1] == n && t.DType.Size() > 0 { // lanes beyond the last channel may be read, and are then dropped
+		n = (n + l.o.Lanes - 1) / l.o.Lanes * l.o.Lanes
+	}
+	p := &place{&program.Buf{Name: v.Name, Where: program.Const, Type: t.DType, Len: n}, plain(t.Shape)}
+	l.p.Consts = append(l.p.Consts, &program.Constant{Buf: p.buf, Fill: func() ([]byte, error) {
+		b := t.Bytes()
+		return append(slices.Clone(b), make([]byte, n*t.DType.Size()-len(b))...), nil
+	}})
 	l.places[v] = p
 	return p
 }

@@ -68,7 +68,7 @@ func (l *lowerer) halos() map[*ir.Value][2][2]int {
 
 // wantsBlocks decides whether a value lies in channel blocks.
 func (l *lowerer) wantsBlocks(g *group, v *ir.Value) bool {
-	if v.Rank() != 4 || v.DType() != tensor.F32 || l.o.Lanes < 2 || len(g.rows) > 0 {
+	if v.Rank() != 4 || v.DType() != tensor.F32 && v.DType() != tensor.U8 && v.DType() != tensor.I8 || l.o.Lanes < 2 || len(g.rows) > 0 {
 		return false
 	}
 	if g.anchor != nil {

@@ -138,7 +138,7 @@ func (c *tiledConv) decide(l *lowerer, n *ir.Node) bool {
 	if short && slices.Contains(possible, formDirect) {
 		possible = append(possible, formBF16)
 	}
-	bytes, ok := l.bytes(n.Inputs[0], c.w)
+	bytes, ok := l.bytes(n.Inputs[0], c.w, c.ic/g*c.Kernel[0]*c.Kernel[1])
 	if ok && (bytes.center == 0 || g == 1 && c.pointwise()) && (g == 1 && c.ic >= 4 || g > 1 && slices.Contains(possible, formDirect)) {
 		possible = append(possible, formInt8)
 		if heuristic != formPixels && heuristic != "" {

@@ -73,7 +73,7 @@ func (l *lowerer) newDot(n *ir.Node) *tiledDot {
 // decide picks the form.
 func (d *tiledDot) decide(l *lowerer, n *ir.Node) {
 	heuristic, possible := formDirect, []string{formDirect}
-	bytes, ok := l.bytes(d.x, d.w)
+	bytes, ok := l.bytes(d.x, d.w, d.k)
 	if ok = ok && d.k%loop.TileU8S8.Group() == 0; ok {
 		heuristic, possible = formInt8, append(possible, formInt8)
 	}

@@ -37,10 +37,14 @@ func (l *lowerer) has(feature string) bool { return slices.Contains(l.o.Features
 
 // bytes gives the form on bytes of a contraction with constant weights, if its
 // operands are whole numbers in the ranges of U8 and I8 and the target
-// multiplies such. Sums of I32 are exact, as those of F32 are below 2^24.
-func (l *lowerer) bytes(x *ir.Value, w *tensor.Tensor) (operands, bool) {
+// multiplies such. steps is how many products a sum has: those of I32 are exact,
+// as those of F32 are below 2^24.
+func (l *lowerer) bytes(x *ir.Value, w *tensor.Tensor, steps int) (operands, bool) {
 	feature := map[int]string{16: "avx512-vnni", 8: "avx-vnni"}[l.o.Lanes]
 	if feature == "" || !l.has(feature) || w == nil || w.DType != tensor.F32 {
+		return operands{}, false
+	}
+	if steps > math.MaxInt32/255/128 {
 		return operands{}, false
 	}
 	lo, hi, ok := l.wholeRange(x, 24)
@@ -60,13 +64,6 @@ func (l *lowerer) bytes(x *ir.Value, w *tensor.Tensor) (operands, bool) {
 		if center = int(least) + 128; most-least > 255 {
 			return operands{}, false
 		}
-	}
-	per := w.Len()
-	if len(w.Shape) > 0 && w.Shape[0] > 0 {
-		per /= min(w.Shape[0], w.Shape[len(w.Shape)-1])
-	}
-	if per > math.MaxInt32/255/128 {
-		return operands{}, false
 	}
 	return operands{loop.TileU8S8, lo, center}, true
 }

@@ -336,7 +336,7 @@ func (l *lowerer) emitWindowBlocks(g *group, geo core.ConvDims, fn string, init 
 	k := l.kernelFor(g.root)
 	out := k.param(dst.buf, true)
 	p, h, w := k.fresh("q", lay.Shape[0]*lay.blocks()), k.fresh("h", lay.Shape[2]), k.fresh("w", lay.Shape[3])
-	accs := k.local("acc", tensor.F32, lay.L)
+	accs := k.local("acc", init.Type, lay.L)
 	at := func(ci *loop.Expr) []*loop.Expr {
 		c := loop.Add(loop.Mul(loop.Mod(loop.V(p), lay.blocks()), lay.L), ci)
 		return []*loop.Expr{loop.Div(loop.V(p), lay.blocks()), c, loop.V(h), loop.V(w)}
