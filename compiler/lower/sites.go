@@ -17,6 +17,7 @@ type site struct {
 	record schedule.Choice
 	seen   map[schedule.Choice]bool
 	forms  []string
+	fixed  bool                   // the form is not open: another one would sum in another order
 	fit    func(*schedule.Choice) // unsets knobs of a neighbour that cannot stay as they are
 }
 
@@ -34,7 +35,7 @@ func (l *lowerer) siteOf(n *ir.Node, head string) *site {
 	}
 	s := l.sites[key]
 	if s == nil {
-		s = &site{Site: schedule.Site{Key: key}, seen: map[schedule.Choice]bool{}}
+		s = &site{Site: schedule.Site{Key: key}, seen: map[schedule.Choice]bool{}, fixed: l.mode(n) == precision.IEEE}
 		if l.o.Schedules != nil {
 			s.record, s.Recorded = l.o.Schedules(key)
 		}
@@ -58,6 +59,9 @@ func (l *lowerer) mode(n *ir.Node) precision.Mode {
 // form decides the algorithm: the recorded one if it is among the possible
 // ones, else the heuristic's. A record for anything else is a miss as a whole.
 func (s *site) form(heuristic string, possible ...string) string {
+	if s.fixed {
+		possible = []string{heuristic}
+	}
 	s.forms = possible
 	if s.Recorded && !slices.Contains(possible, s.record.Form) {
 		s.Recorded, s.record = false, schedule.Choice{}
