@@ -196,12 +196,6 @@ func (l *lowerer) emitReduce(g *group) error {
 		red = append(red, full[a])
 	}
 	acc := accumulator(x.DType())
-	part := 0
-	if len(axes) == 1 && r.Op == "reduce_sum" && acc == tensor.F32 {
-		if part = partOf(red[0]); part > 0 {
-			red = []int{red[0] / part, part}
-		}
-	}
 	lane := -1
 	for a := len(full) - 1; a >= 0; a-- { // the last axis that is not of size 1
 		if full[a] != 1 {
@@ -222,6 +216,12 @@ func (l *lowerer) emitReduce(g *group) error {
 	if flat {
 		red = []int{tensor.Numel(red)}
 	}
+	part := 0
+	if len(red) == 1 && r.Op == "reduce_sum" && acc == tensor.F32 {
+		if part = partOf(red[0]); part > 0 {
+			red = []int{red[0] / part, part}
+		}
+	}
 	fn := combine[r.Op]
 	if x.DType() == tensor.Bool {
 		fn = map[string]string{"reduce_max": "or", "reduce_sum": "or", "reduce_min": "and", "reduce_prod": "and"}[r.Op]
@@ -229,14 +229,14 @@ func (l *lowerer) emitReduce(g *group) error {
 	return l.emitNest(g, "reduce", nest{fn: fn, init: identity(r.Op, acc), acc: acc, red: red, lane: lane, chunk: chunk,
 		steps: func(k *kb, out, rd []*loop.Expr) (*loop.Expr, *loop.Expr) {
 			idx := slices.Clone(out)
+			if part > 0 {
+				rd = []*loop.Expr{loop.Add(loop.Mul(rd[0], part), rd[1])}
+			}
 			if flat {
 				rd = loop.Unflatten(rd[0], sizes)
 			}
 			for i, a := range axes {
 				idx[a] = rd[i]
-			}
-			if part > 0 {
-				idx[axes[0]] = loop.Add(loop.Mul(rd[0], part), rd[1])
 			}
 			return nil, k.access(x, idx)
 		}})
