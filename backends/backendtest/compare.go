@@ -7,6 +7,7 @@ import (
 
 	"github.com/lathe-ml/lathe/compiler/backend"
 	"github.com/lathe-ml/lathe/compiler/core"
+	"github.com/lathe-ml/lathe/compiler/precision"
 	"github.com/lathe-ml/lathe/compiler/tensor"
 )
 
@@ -16,6 +17,9 @@ func CheckRandom(ctx context.Context, be backend.Backend, o Options, r *Random) 
 	want, err := core.EvalGraph(r.Graph, r.Inputs)
 	if err != nil {
 		return fmt.Errorf("evaluation: %w", err)
+	}
+	if r.Exact { // the precision whose sums are exact where all sums are whole numbers
+		o.Lower.Precision = precision.IEEE
 	}
 	got, err := Run(ctx, be, o, r.Graph, r.Inputs)
 	if err != nil {
