@@ -249,8 +249,8 @@ func sameForms(a, b map[string]string) bool {
 }
 
 // choices gives, for each layer, the rungs that it can be on and what they cost
-// and add. Precisions that make the same form of a layer are one option: f32 if
-// it is among them, else the strictest.
+// and add. Precisions that make the same form of a layer with about the same
+// error are one option: f32 if it is among them, else the strictest.
 func choices(rungs []rung, p *program.Program) (names []string, layers [][]int, options [][]tolerance.Option) {
 	flops := map[string]float64{}
 	for _, s := range p.Steps {
@@ -266,14 +266,16 @@ func choices(rungs []rung, p *program.Program) (names []string, layers [][]int, 
 			if !ok {
 				continue
 			}
-			if n := len(at); n > 0 && rungs[at[n-1]].layers[name].Form == x.Form {
+			// What looser neighbours let a layer store narrower is worth a little.
+			cost := flops[name] * lower.Effort(x.Form) * (1 - float64(len(rungs)-1-k)/100)
+			if n := len(at); n > 0 && rungs[at[n-1]].layers[name].Form == x.Form && all[n-1].Error <= 2*x.Own.RMS {
 				if rungs[at[n-1]].mode != precision.F32 {
-					at[n-1] = k
+					at[n-1], all[n-1] = k, tolerance.Option{Error: x.Own.RMS, Cost: cost}
 				}
 				continue
 			}
 			at = append(at, k)
-			all = append(all, tolerance.Option{Error: x.Own.RMS, Cost: flops[name] * lower.Effort(x.Form)})
+			all = append(all, tolerance.Option{Error: x.Own.RMS, Cost: cost})
 		}
 		var keep []int
 		var kept []tolerance.Option
