@@ -15,10 +15,9 @@ const (
 	// every schedule and number of threads.
 	IEEE Mode = "f32-ieee"
 	// F32 also uses forms whose error is that of f32 sums: Winograd's with small
-	// tiles, products of bfloat16 pieces that keep 24 bits.
+	// tiles.
 	F32 Mode = "f32"
-	// Fast also uses Winograd's form with large tiles and products of bfloat16
-	// pieces that keep 16 bits.
+	// Fast also uses Winograd's form with large tiles.
 	Fast Mode = "f32-fast"
 	// F16 multiplies float16 values and sums in f32.
 	F16 Mode = "f16"

@@ -170,14 +170,16 @@ static void await(u32 chunks) {
 
 /* How sharing went of late. Regions are tried by eights: if workers did nothing
    in them, or held the caller up in more than two, it goes on alone for a while,
-   each time longer. */
+   each time longer. A worker may well begin its last chunk when the caller ends
+   its own: only what is longer than a chunk holds up. */
 static struct { int pause, alone, tried, late, helped; } lately;
 
-static void learn(u64 own, u64 waited, int helped) {
+static void learn(u64 own, u32 taken, u64 waited, int helped) {
+  u64 chunk = own / (taken ? taken : 1);
   lately.tried++;
   lately.helped += helped;
-  lately.late += waited > own / 2 + moment() / 8;
-  if (waited > 4 * moment()) lately.late = 8;
+  lately.late += waited > chunk + chunk / 2 + moment() / 8;
+  if (waited > 2 * chunk + 4 * moment()) lately.late = 8;
   if (lately.tried < 8 && lately.late < 3) return;
   if (lately.late > 2 || !lately.helped) lately.pause = lately.pause < 512 ? 2 * lately.pause + 16 : 1024;
   else lately.pause /= 4;
@@ -206,7 +208,7 @@ void lathe_region(region_fn f, void *const *args, i64 n) {
   u32 own = work(0);
   u64 mine = ticks();
   await(all);
-  learn(mine - begin, ticks() - mine, own < all);
+  learn(mine - begin, own, ticks() - mine, own < all);
   pthread_mutex_unlock(&pool.region);
 }
 

@@ -279,7 +279,7 @@ const blockTime = 50 * time.Millisecond
 
 // rest lets the other side's threads, which spin for a while after a run, go
 // to sleep before this side begins.
-const rest = 10 * time.Millisecond
+const rest = 60 * time.Millisecond
 
 // series is one side's times.
 type series struct {

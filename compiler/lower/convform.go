@@ -1,0 +1,156 @@
+package lower
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/lathe-ml/lathe/compiler/core"
+	"github.com/lathe-ml/lathe/compiler/ir"
+	"github.com/lathe-ml/lathe/compiler/loop"
+)
+
+// The forms of a tiled convolution.
+const (
+	formDirect    = "direct"    // channel blocks in and out
+	formPlanar    = "planar"    // few input channels, which stay row-major
+	formDepthwise = "depthwise" // a filter per channel, lanes are channels
+	formPixels    = "pixels"    // lanes are neighbouring pixels of a row
+	formWinograd  = "winograd"  // with the tile's size behind it
+	formInt8      = "int8"      // direct, products of bytes
+	formBF16      = "bf16"      // direct, products of bfloat16 values
+)
+
+// decide picks the form, false if none serves.
+func (c *tiledConv) decide(l *lowerer, n *ir.Node) bool {
+	lanes, g := l.o.Lanes, c.Groups
+	c.mode = l.mode(n)
+	blocks := func(n int) int { return (n + lanes - 1) / lanes }
+	c.icb, c.ocb = blocks(c.ic), blocks(c.oc)
+	var heuristic string
+	var possible []string
+	blocked := l.fromBlocks(n.Inputs[0])
+	halves, short := operands{kind: loop.TileBF16}, l.halves(c.mode) && c.ic/g >= 8
+	if c.rowwiseFits(lanes) {
+		heuristic, possible = formPixels, []string{formPixels}
+	}
+	switch {
+	case g == 1:
+		form := formDirect
+		if c.ic < lanes {
+			if !blocked {
+				form = formPlanar
+			}
+			possible = append(possible, formPlanar)
+		}
+		possible = append(possible, formDirect)
+		for _, m := range c.winograds(l) {
+			possible = append(possible, formWinograd+strconv.Itoa(m))
+		}
+		switch {
+		case heuristic != "" && c.oc*4 <= lanes*3 && !(blocked && c.blocksPay(lanes)):
+		case c.oc*2 >= lanes || heuristic != "" && blocked:
+			heuristic = form
+			relative := 1.0
+			if short {
+				heuristic, relative = formBF16, 0.5
+			}
+			if m := c.chooseWinograd(l, relative); m > 0 {
+				heuristic = formWinograd + strconv.Itoa(m)
+			}
+		}
+	case g == c.ic && g == c.oc:
+		possible = append(possible, formDepthwise)
+		// Moving pixels into blocks takes longer than the convolution.
+		if g*2 >= lanes && (heuristic == "" || blocked) {
+			heuristic = formDepthwise
+		}
+	case (c.ic/g)%lanes == 0 && (c.oc/g)%lanes == 0:
+		heuristic, possible = formDirect, append(possible, formDirect)
+		if short {
+			heuristic = formBF16
+		}
+	}
+	if short && slices.Contains(possible, formDirect) {
+		possible = append(possible, formBF16)
+	}
+	bytes, ok := l.bytes(n.Inputs[0], c.w, c.ic/g*c.Kernel[0]*c.Kernel[1])
+	if ok && (bytes.center == 0 || g == 1 && c.pointwise()) && (g == 1 && c.ic >= 4 || g > 1 && slices.Contains(possible, formDirect)) {
+		possible = append(possible, formInt8)
+		if heuristic != formPixels && heuristic != "" {
+			heuristic = formInt8
+		}
+	}
+	if heuristic == "" {
+		return false
+	}
+	c.site = l.siteOf(n, fmt.Sprintf("conv x%s w%s stride%s dilation%s pad%s,%s groups%d", dims(n.Inputs[0].Static()), dims(n.Inputs[1].Static()),
+		dims(c.Strides), dims(c.Dilations), dims(c.Lo), dims(c.Hi), g))
+	form := c.site.form(heuristic, possible...)
+	switch form {
+	case formPixels:
+		c.rowwise = true
+	case formDepthwise:
+		c.depthwise = true
+	case formPlanar:
+		c.planar, c.groupWidth = true, c.ocb
+	default:
+		switch form {
+		case formInt8:
+			c.operands = bytes
+		case formBF16:
+			c.operands = halves
+		}
+		c.groupWidth = c.ocb / g
+		c.icb = blocks(c.ic / g)
+		if m, ok := strings.CutPrefix(form, formWinograd); ok {
+			c.wino, _ = strconv.Atoi(m)
+		}
+	}
+	return true
+}
+
+// blocksPay reports whether an input in channel blocks is better left there,
+// although few output channels fill few lanes: in vector multiply-adds for each
+// point, where moving a number into another layout costs about as much as one.
+func (c *tiledConv) blocksPay(lanes int) bool {
+	kk, area := c.Kernel[0]*c.Kernel[1], c.Strides[0]*c.Strides[1]
+	pixels := c.ic*kk*c.oc/lanes + c.ic*area + c.oc
+	return c.icb*lanes*kk*c.ocb < pixels
+}
+
+// fromBlocks reports whether a value is computed from a convolution that gives
+// channel blocks, by nothing but elementwise ops and windows.
+func (l *lowerer) fromBlocks(v *ir.Value) bool {
+	if v.Def == nil || v.Rank() != 4 {
+		return false
+	}
+	if b, ok := l.blocky[v]; ok {
+		return b
+	}
+	l.blocky[v] = false
+	b := false
+	switch n := v.Def; {
+	case n.Op == "conv":
+		c := l.tiled(n)
+		b = c != nil && !c.rowwise
+	case n.Op == "window_max", n.Op == "window_sum":
+		b = l.fromBlocks(n.Inputs[0])
+	case core.Lookup(n.Op).Class == core.Pointwise:
+		for _, x := range n.Inputs {
+			b = b || l.fromBlocks(x)
+		}
+	}
+	l.blocky[v] = b
+	return b
+}
+
+// dims joins sizes as ONNX users write shapes.
+func dims(s []int) string {
+	out := make([]string, len(s))
+	for i, d := range s {
+		out[i] = strconv.Itoa(d)
+	}
+	return strings.Join(out, "x")
+}

@@ -1,0 +1,121 @@
+package lower
+
+import (
+	"github.com/lathe-ml/lathe/compiler/precision"
+)
+
+// Winograd's minimal filtering F(m, r): m outputs of a filter of r taps cost
+// m+r-1 products instead of m·r, along each axis (Lavin and Gray, arXiv
+// 1509.09308). The matrices come from the Cook-Toom construction over the points
+// below; ½ and −2 instead of ±2 keep the error near that of the direct sum.
+
+// winogradPoints are the finite points by their number, which is m+r-2.
+var winogradPoints = map[int][]float64{
+	0: {},
+	3: {0, 1, -1},
+	5: {0, 1, -1, 0.5, -2},
+	7: {0, 1, -1, 0.5, -0.5, 2, -2},
+}
+
+// winogradTiles are the tiles of F(m, r) by the number of taps, and the
+// precision that each needs: the error grows with the number of points, and
+// with the number of axes.
+var winogradTiles = map[int][]struct {
+	m     int
+	plane precision.Mode // both axes
+	line  precision.Mode // one axis
+}{
+	3: {{2, precision.F32, precision.F32}, {4, precision.F32, precision.F32}, {6, precision.Fast, precision.F32}},
+	5: {{2, precision.F32, precision.F32}, {4, precision.Fast, precision.F32}},
+	7: {{2, precision.Fast, precision.F32}},
+}
+
+// minimal are the matrices of one axis: y = Aᵀ[(G·g) ⊙ (Bᵀ·d)].
+type minimal struct {
+	m, r, n   int
+	at, g, bt [][]float64 // m×n, n×r, n×n
+}
+
+// newMinimal gives F(m, r); for one tap it is the identity.
+func newMinimal(m, r int) minimal {
+	n := m + r - 1
+	p := winogradPoints[n-1]
+	w := minimal{m: m, r: r, n: n}
+	for i := range m {
+		row := make([]float64, n)
+		for j, a := range p {
+			row[j] = power(a, i)
+		}
+		if i == m-1 {
+			row[n-1] = 1
+		}
+		w.at = append(w.at, row)
+	}
+	for j, a := range p {
+		norm := 1.0
+		for l, b := range p {
+			if l != j {
+				norm *= a - b
+			}
+		}
+		row := make([]float64, r)
+		for x := range row {
+			row[x] = power(a, x) / norm
+		}
+		w.g = append(w.g, row)
+		w.bt = append(w.bt, product(p, j, n))
+	}
+	last := make([]float64, r)
+	last[r-1] = 1
+	w.g = append(w.g, last)
+	w.bt = append(w.bt, product(p, -1, n))
+	return w
+}
+
+// winograd is the form of a kernel: rows and columns, of which one may be plain.
+type winograd struct{ h, w minimal }
+
+// freqs is the number of products per tile.
+func (w winograd) freqs() int { return w.h.n * w.w.n }
+
+// minimalTile gives the size of an axis' tile: m where the kernel has taps.
+func minimalTile(m, taps int) int {
+	if taps == 1 {
+		return 1
+	}
+	return m
+}
+
+// winograd gives the matrices for tiles of m outputs.
+func (c *tiledConv) winograd(m int) winograd {
+	h, w := c.Kernel[0], c.Kernel[1]
+	return winograd{newMinimal(minimalTile(m, h), h), newMinimal(minimalTile(m, w), w)}
+}
+
+func power(a float64, k int) float64 {
+	r := 1.0
+	for range k {
+		r *= a
+	}
+	return r
+}
+
+// product gives the coefficients of the product of (x − p_l), without p[skip].
+func product(p []float64, skip, n int) []float64 {
+	c := make([]float64, n)
+	c[0] = 1
+	deg := 0
+	for l, a := range p {
+		if l == skip {
+			continue
+		}
+		deg++
+		for i := deg; i >= 0; i-- {
+			c[i] *= -a
+			if i > 0 {
+				c[i] += c[i-1]
+			}
+		}
+	}
+	return c
+}
