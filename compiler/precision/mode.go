@@ -19,7 +19,7 @@ const (
 	F32 Mode = "f32"
 	// Fast also uses Winograd's form with large tiles.
 	Fast Mode = "f32-fast"
-	// F16 multiplies float16 values and sums in f32.
+	// F16 keeps weights of products with few rows as float16; arithmetic is in f32.
 	F16 Mode = "f16"
 	// BF16 multiplies bfloat16 values and sums in f32.
 	BF16 Mode = "bf16"
@@ -39,7 +39,7 @@ var Modes = []Info{
 	{IEEE, 2e-6, "multiply-adds of f32 only, the same bits for every schedule and number of threads"},
 	{F32, 2e-6, "the error of f32 sums (default)"},
 	{Fast, 3e-5, "faster forms whose error is below 3e-5"},
-	{F16, 2e-3, "products of float16 values, sums in f32"},
+	{F16, 2e-3, "float16 weights in products with few rows, arithmetic in f32"},
 	{BF16, 1e-2, "products of bfloat16 values, sums in f32"},
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/lathe-ml/lathe/cmd/internal/ui"
 	"github.com/lathe-ml/lathe/compiler/ir"
 	"github.com/lathe-ml/lathe/compiler/onnxfile"
+	"github.com/lathe-ml/lathe/internal/shared"
 )
 
 func TestMain(m *testing.M) {
@@ -24,32 +25,13 @@ func TestMain(m *testing.M) {
 	})
 }
 
-// moduleRoot is the folder of go.mod, found from the test's own folder.
-func moduleRoot(t testing.TB) string {
-	t.Helper()
-	dir, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			return dir
-		}
-		up := filepath.Dir(dir)
-		if up == dir {
-			t.Fatal("no go.mod above the test's folder")
-		}
-		dir = up
-	}
-}
-
 // sharedDir is the folder of shared models and test cases, or "" if this
 // machine has none.
 func sharedDir(t testing.TB) string {
 	t.Helper()
 	dir := os.Getenv("LATHE_SHARED")
 	if dir == "" {
-		dir = filepath.Join(moduleRoot(t), "..", "shared")
+		dir = filepath.Join(shared.Root(t), "..", "shared")
 	}
 	if _, err := os.Stat(dir); err != nil {
 		return ""
@@ -59,7 +41,7 @@ func sharedDir(t testing.TB) string {
 
 // TestScripts runs each testdata/script/*.txtar with the real command line.
 func TestScripts(t *testing.T) {
-	root := moduleRoot(t)
+	root := shared.Root(t)
 	shared := sharedDir(t)
 	cache, _ := (&factory{}).cacheDir()
 	lib, err := ort.Find("", cache)
