@@ -25,13 +25,16 @@ func tileKey(t *loop.Tile) string {
 	if t.Add != nil {
 		add = t.Add.Type
 	}
-	return fmt.Sprint(t.Kind, t.W.Type, t.S.Type, add, t.OB, t.P, t.L, t.XP, t.WO, t.SO, t.SP, t.Red, t.Lanes, t.Act, t.Lo, t.Hi, t.B != nil, t.Add != nil, t.AO, t.AP, t.Prefetch)
+	return fmt.Sprint(t.Kind, t.W.Type, t.S.Type, add, t.OB, t.P, t.L, t.XP, t.WO, t.SO, t.SP, t.Red, t.Lanes, t.Act, t.Lo, t.Hi, t.B != nil, t.Add != nil, t.AO, t.AP, t.Prefetch, t.Terms, t.Matrix, t.Rows)
 }
 
 func (t *tilePrinter) define(s *loop.Tile) {
 	k := tileKey(s)
 	if t.names[k] != "" {
 		return
+	}
+	if err := s.Check(); err != nil {
+		panic("BUG: csource: " + err.Error())
 	}
 	name := fmt.Sprintf("%s_t%d", t.prefix, len(t.names))
 	t.names[k] = name
@@ -113,17 +116,19 @@ func plainTile(b *strings.Builder, t *loop.Tile) {
 		}
 	}
 	g := t.Kind.Group()
-	var terms []string
-	for i := range g {
-		at, of := "l", ""
-		if g > 1 {
-			at, of = fmt.Sprintf("l * %d + %d", g, i), fmt.Sprintf(" + %d", i)
+	for _, d := range t.Products() {
+		var sum []string
+		for i := range g {
+			at, of := "l", ""
+			if g > 1 {
+				at, of = fmt.Sprintf("l * %d + %d", g, i), fmt.Sprintf(" + %d", i)
+			}
+			wi := convert(t.W.Type, sums(t), fmt.Sprintf("w[o * %d + %s%s%s]", t.WO, at, ws, offset(d[1])))
+			xi := convert(t.X.Type, sums(t), fmt.Sprintf("x[XP[p]%s%s%s%s]", of, lane, xs, offset(d[0])))
+			sum = append(sum, wi+" * "+xi)
 		}
-		wi := convert(t.W.Type, sums(t), fmt.Sprintf("w[o * %d + %s%s]", t.WO, at, ws))
-		xi := convert(t.X.Type, sums(t), fmt.Sprintf("x[XP[p]%s%s%s]", of, lane, xs))
-		terms = append(terms, wi+" * "+xi)
+		lanes(in, fmt.Sprintf("acc[o * %d + p][l] += %s;", t.P, strings.Join(sum, " + ")))
 	}
-	lanes(in, fmt.Sprintf("acc[o * %d + p][l] += %s;", t.P, strings.Join(terms, " + ")))
 	for range t.Red {
 		in = in[2:]
 		b.WriteString(in + "}\n")
@@ -140,6 +145,14 @@ func plainTile(b *strings.Builder, t *loop.Tile) {
 		v = fmt.Sprintf("min_f32(max_f32(%s, %s), %s)", v, f32(t.Lo), f32(t.Hi))
 	}
 	lanes("  ", fmt.Sprintf("s[SP[p] + o * %d + l] = %s;", t.SO, convert(tensor.F32, t.S.Type, v)))
+}
+
+// offset prints what is added to an index; nothing for 0.
+func offset(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" + %d", n)
 }
 
 func f32(v float32) string { return literal(loop.Number(1, float64(v), 0)) }

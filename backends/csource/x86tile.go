@@ -94,7 +94,7 @@ func (a *asmWriter) acc(o, p int) string { return a.r(o*a.t.P + p) }
 // the registers.
 func x86Tile(t *loop.Tile, traits backend.Traits) string {
 	x, ok := x86Of(traits)
-	if !ok || t.L != x.lanes || !x86Narrow(t, traits) {
+	if !ok || t.L != x.lanes || len(t.Terms) > 0 || !x86Narrow(t, traits) {
 		return ""
 	}
 	accs := t.OB * t.P

@@ -8,6 +8,9 @@ import (
 // tile is loop.Tile, word for word. Sums are of F32, each product rounded
 // before it is added: targets with a fused multiply-add differ by less.
 func (x *exec) tile(t *loop.Tile) {
+	if err := t.Check(); err != nil {
+		fail("%v", err)
+	}
 	at := func(b *loop.Buffer, e *loop.Expr) int64 {
 		if b == nil {
 			return 0
@@ -51,8 +54,10 @@ func (x *exec) f32(b *loop.Buffer, i int64) float32 { return float32(x.load(b, i
 // sum runs the reduction loops, outermost first.
 func (x *exec) sum(t *loop.Tile, red []loop.Red, acc float32, w, xi int64) float32 {
 	if len(red) == 0 {
-		for g := range int64(t.Kind.Group()) {
-			acc += float32(x.f32(t.W, w+g) * x.f32(t.X, xi+g))
+		for _, d := range t.Products() {
+			for g := range int64(t.Kind.Group()) {
+				acc += float32(x.f32(t.W, w+int64(d[1])+g) * x.f32(t.X, xi+int64(d[0])+g))
+			}
 		}
 		return acc
 	}
@@ -66,8 +71,10 @@ func (x *exec) sum(t *loop.Tile, red []loop.Red, acc float32, w, xi int64) float
 // whole is sum for products of integers.
 func (x *exec) whole(t *loop.Tile, red []loop.Red, acc int32, w, xi int64) int32 {
 	if len(red) == 0 {
-		for g := range int64(t.Kind.Group()) {
-			acc += int32(x.load(t.W, w+g).I) * int32(x.load(t.X, xi+g).I)
+		for _, d := range t.Products() {
+			for g := range int64(t.Kind.Group()) {
+				acc += int32(x.load(t.W, w+int64(d[1])+g).I) * int32(x.load(t.X, xi+int64(d[0])+g).I)
+			}
 		}
 		return acc
 	}

@@ -129,3 +129,22 @@ func TestFindsWrongKernels(t *testing.T) {
 		t.Errorf("guarded load: %v, %v", got, err)
 	}
 }
+
+// TestTileTerms: a step that sums three terms, as products of values in two
+// parts do: s = Σ_k w[k]·x[4+k] + w[k]·x[k] + w[2+k]·x[k]
+//
+//	k=0: 2·50 + 2·1 + 3·1 = 105;  k=1: 5·60 + 5·10 + 7·10 = 420
+func TestTileTerms(t *testing.T) {
+	x, w, s := buffer("x", 6, false), buffer("w", 4, false), buffer("s", 1, true)
+	tile := &loop.Tile{OB: 1, P: 1, L: 1, X: x, W: w, S: s, XAt: loop.Int(0), WAt: loop.Int(0), SAt: loop.Int(0),
+		XP: []int{0}, SP: []int{0}, Red: []loop.Red{{N: 2, XStep: 1, WStep: 1}}, Terms: [][2]int{{4, 0}, {0, 0}, {0, 2}}}
+	k := &loop.Kernel{Family: "tile", Params: []*loop.Buffer{x, w, s}, Body: []loop.Stmt{tile}}
+	got, err := runKernel(k, []float32{1, 10, -1, -1, 50, 60}, []float32{2, 5, 3, 7})
+	if err != nil || got[0] != 525 {
+		t.Errorf("%v, %v, want 525", got, err)
+	}
+	tile.Matrix = true
+	if _, err := runKernel(k, make([]float32, 6), make([]float32, 4)); err == nil || !strings.Contains(err.Error(), "a matrix tile of f32·f32") {
+		t.Errorf("a tile that no matrix unit can take: %v", err)
+	}
+}

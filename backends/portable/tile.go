@@ -40,8 +40,8 @@ func (b *builder) tile(t *loop.Tile) stmt {
 	c.b, c.ba = bind(t.B, t.BAt)
 	c.s, c.sa = bind(t.S, t.SAt)
 	c.a, c.aa = bind(t.Add, t.AddAt)
-	if c.x < 0 || c.w < 0 || c.s < 0 || len(t.XP) != t.P || len(t.SP) != t.P || t.Add != nil && len(t.AP) != t.P {
-		reject("a tile lacks operands")
+	if err := t.Check(); err != nil {
+		reject("%v", err)
 	}
 	if t.Kind != loop.TileF32 || t.W.Type != tensor.F32 || t.S.Type != tensor.F32 || t.Add != nil && t.Add.Type != tensor.F32 {
 		reject("a tile of narrow operands")
@@ -113,12 +113,30 @@ func (c *tileCode) start(f *frame, acc *[8]float32, at, width int) {
 
 func (c *tileCode) sum(w, x []float32, wi, x0, x1, width int, acc *[8]float32) {
 	switch {
+	case len(c.Terms) > 0:
+		c.steps(c.red, w, x, wi, x0, x1, width, acc)
 	case width < 4:
 		c.narrow(c.red, w, x, wi, x0, x1, width, acc)
 	case c.Lanes:
 		nest(c.red, w, x, wi, x0, x1, acc, lanes42)
 	default:
 		nest(c.red, w, x, wi, x0, x1, acc, tile42)
+	}
+}
+
+// steps sums the terms of each step before the next one.
+func (c *tileCode) steps(red []loop.Red, w, x []float32, wi, x0, x1, width int, acc *[8]float32) {
+	if len(red) > 0 {
+		for range red[0].N {
+			c.steps(red[1:], w, x, wi, x0, x1, width, acc)
+			wi += red[0].WStep
+			x0 += red[0].XStep
+			x1 += red[0].XStep
+		}
+		return
+	}
+	for _, d := range c.Terms {
+		c.narrow(nil, w, x, wi+d[1], x0+d[0], x1+d[0], width, acc)
 	}
 }
 

@@ -93,6 +93,12 @@ func printTile(b *strings.Builder, t *Tile, in string) {
 	if t.Act != "" {
 		fmt.Fprintf(b, " %s(%x,%x)", t.Act, t.Lo, t.Hi)
 	}
+	if len(t.Terms) > 0 {
+		fmt.Fprintf(b, " terms %v", t.Terms)
+	}
+	if t.Matrix {
+		fmt.Fprintf(b, " matrix %d", t.Rows)
+	}
 	if t.Prefetch != 0 {
 		fmt.Fprintf(b, " prefetch %d", t.Prefetch)
 	}

@@ -1,6 +1,10 @@
 package loop
 
-import "github.com/lathe-ml/lathe/compiler/tensor"
+import (
+	"fmt"
+
+	"github.com/lathe-ml/lathe/compiler/tensor"
+)
 
 // Red is one reduction loop of a tile: N steps, each of which moves the
 // broadcast operand by XStep and the vector operand by WStep elements.
@@ -44,11 +48,13 @@ func (k TileKind) Operands() (x, w tensor.DType) {
 //
 //	acc[o][p][l] = Init ? B[b + o·L + l] : 0
 //	for each combination of the reduction loops:
-//	    acc[o][p][l] += W[w + ΣWStep + o·WO + l] · X[x + ΣXStep + XP[p] (+ l if Lanes)]
-//	then  S[s + (o·P + p)·L + l] = acc[o][p][l]
+//	    for each term (dx, dw):
+//	        acc[o][p][l] += W[w + ΣWStep + dw + o·WO + l] · X[x + ΣXStep + dx + XP[p] (+ l if Lanes)]
+//	then  S[s + o·SO + SP[p] + l] = acc[o][p][l]
 //
 // With groups of G elements a step is a sum over g of
-// W[w + ΣWStep + o·WO + l·G + g] · X[x + ΣXStep + XP[p] + g], in any order.
+// W[w + ΣWStep + dw + o·WO + l·G + g] · X[x + ΣXStep + dx + XP[p] + g], in any
+// order.
 //
 // With Lanes unset X is one element broadcast to the lanes (contractions); with
 // it X is a vector (depthwise windows), whose lane l begins l·G further on, and
@@ -57,8 +63,9 @@ func (k TileKind) Operands() (x, w tensor.DType) {
 // applied to the sums first: "", "relu", "clip" with bounds.
 //
 // Sums run in the order of the reduction loops, each step a fused
-// multiply-add where the target has one. S and Add hold F32 or BF16; values
-// are rounded to nearest even when they are stored.
+// multiply-add where the target has one; those of a Matrix tile in any order. S
+// and Add hold F32 or BF16; values are rounded to nearest even when they are
+// stored.
 type Tile struct {
 	Kind       TileKind
 	OB, P, L   int
@@ -79,13 +86,86 @@ type Tile struct {
 	AP         []int
 	// Prefetch is how many bytes ahead of W to prefetch; 0 for none.
 	Prefetch int
+	// Matrix marks a tile for a matrix unit, which has the form that Check
+	// demands: the points are one or two runs of Rows points; a run is a
+	// matrix of Rows rows of 64 bytes of X, equally far apart, and each of the OB
+	// vectors goes with a matrix of 16 rows of 64 bytes of W, WStep of the
+	// innermost loop apart. It means the same as without the mark. All Matrix
+	// tiles of a kernel have the same Rows.
+	Matrix bool
+	Rows   int
+	// Terms are what each step sums: pairs of offsets in X and in W, in elements.
+	// None is the one term {0, 0}. Products of values in several parts have more:
+	// those of two parts, high and low, are low·high + high·high + high·low.
+	Terms [][2]int
 }
+
+// MatrixLanes is the number of lanes of a Matrix tile, and of the steps that
+// one product of matrices takes at once.
+const MatrixLanes = 16
 
 // Steps is the number of multiply-adds per accumulator.
 func (t *Tile) Steps() int {
-	n := 1
+	n := max(len(t.Terms), 1)
 	for _, r := range t.Red {
 		n *= r.N
 	}
 	return n
+}
+
+// Products are the terms of each step, never none.
+func (t *Tile) Products() [][2]int {
+	if len(t.Terms) == 0 {
+		return [][2]int{{}}
+	}
+	return t.Terms
+}
+
+// Check says what is wrong with a tile, nil if nothing is.
+func (t *Tile) Check() error {
+	switch {
+	case t.X == nil || t.W == nil || t.S == nil || t.XAt == nil || t.WAt == nil || t.SAt == nil || t.B != nil && t.BAt == nil || t.Add != nil && t.AddAt == nil:
+		return fmt.Errorf("a tile lacks operands")
+	case t.OB < 1 || t.P < 1 || t.L < 1:
+		return fmt.Errorf("a tile of %d×%d×%d", t.OB, t.P, t.L)
+	case len(t.XP) != t.P || len(t.SP) != t.P || t.Add != nil && len(t.AP) != t.P:
+		return fmt.Errorf("a tile of %d points has offsets of %d, %d and %d", t.P, len(t.XP), len(t.SP), len(t.AP))
+	case t.Lanes && (t.OB != 1 || len(t.Terms) > 0):
+		return fmt.Errorf("a depthwise tile of %d vectors and %d terms", t.OB, len(t.Terms))
+	}
+	if t.Matrix {
+		return t.checkMatrix()
+	}
+	return nil
+}
+
+func (t *Tile) checkMatrix() error {
+	x, w := t.Kind.Operands()
+	switch {
+	case t.Kind != TileBF16 && t.Kind != TileU8S8 || t.X.Type != x || t.W.Type != w || t.Lanes:
+		return fmt.Errorf("a matrix tile of %s·%s", t.X.Type, t.W.Type)
+	case t.L != MatrixLanes || t.OB > 2:
+		return fmt.Errorf("a matrix tile of %d vectors of %d lanes, which has 1 or 2 of %d", t.OB, t.L, MatrixLanes)
+	case t.Rows < 1 || t.Rows > 16 || t.P != t.Rows && t.P != 2*t.Rows:
+		return fmt.Errorf("a matrix tile of %d points in runs of %d", t.P, t.Rows)
+	case len(t.Red) == 0:
+		return fmt.Errorf("a matrix tile without a sum")
+	}
+	for p := range t.P {
+		if p%t.Rows > 1 && t.XP[p]-t.XP[p-1] != t.Stride(p/t.Rows) {
+			return fmt.Errorf("a run of a matrix tile whose points are %d apart and then %d", t.Stride(p/t.Rows), t.XP[p]-t.XP[p-1])
+		}
+	}
+	if in := t.Red[len(t.Red)-1]; in.N != MatrixLanes || in.XStep != t.Kind.Group() {
+		return fmt.Errorf("a matrix tile whose innermost loop has %d steps of %d, not %d of %d", in.N, in.XStep, MatrixLanes, t.Kind.Group())
+	}
+	return nil
+}
+
+// Stride is how far the points of a run of a Matrix tile are apart in X.
+func (t *Tile) Stride(run int) int {
+	if t.Rows < 2 {
+		return 0
+	}
+	return t.XP[run*t.Rows+1] - t.XP[run*t.Rows]
 }
