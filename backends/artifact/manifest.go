@@ -94,7 +94,7 @@ func New(vs []backend.Variant, target string, o backend.Options) *Manifest {
 	for _, v := range vs {
 		names = append(names, v.Traits.CPU)
 		m.Variants = append(m.Variants, variant(v))
-		m.Features = slices.DeleteFunc(slices.Clone(m.Features), func(f string) bool { return !v.Traits.Has(f) })
+		m.Features = slices.DeleteFunc(slices.Clone(m.Features), func(f string) bool { return !slices.Contains(v.Traits.Needs(), f) })
 	}
 	m.CPU, m.Flags = strings.Join(names, ","), []string{}
 	return m
@@ -102,7 +102,7 @@ func New(vs []backend.Variant, target string, o backend.Options) *Manifest {
 
 func variant(v backend.Variant) Variant {
 	out := Variant{
-		CPU: v.Traits.CPU, Features: append([]string{}, v.Traits.Features...), Flags: append([]string{}, v.Traits.Flags...),
+		CPU: v.Traits.CPU, Features: append([]string{}, v.Traits.Needs()...), Flags: append([]string{}, v.Traits.Flags...),
 		Workspace: v.Program.Workspace, Kernels: len(v.Program.Kernels), Steps: []Step{},
 	}
 	for _, s := range v.Program.Steps {

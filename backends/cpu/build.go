@@ -39,7 +39,7 @@ var common = []string{
 func arrange(p *program.Program, o backend.Options) ([]backend.Variant, error) {
 	vs := append([]backend.Variant{{Program: p, Traits: o.Traits}}, o.Variants...)
 	slices.SortStableFunc(vs, func(a, b backend.Variant) int {
-		return cmp.Or(b.Traits.Lanes-a.Traits.Lanes, len(b.Traits.Features)-len(a.Traits.Features))
+		return cmp.Or(b.Traits.Lanes-a.Traits.Lanes, len(b.Traits.Needs())-len(a.Traits.Needs()))
 	})
 	for i, v := range vs {
 		if v.Traits.Arch != vs[0].Traits.Arch {

@@ -38,10 +38,11 @@ func without(a, b []string) []string {
 	return slices.DeleteFunc(slices.Clone(a), func(f string) bool { return slices.Contains(b, f) })
 }
 
-// Target gives the traits of a CPU name; "" means native.
+// Target gives the traits of a CPU name; "" means native, which may be followed
+// by +FEATURE as any other.
 func Target(name string) (backend.Traits, error) {
-	if name == "" || name == "native" {
-		name = Native()
+	if first, more, _ := strings.Cut(name, "+"); first == "" || first == "native" {
+		name = strings.Join(slices.DeleteFunc([]string{Native(), more}, func(s string) bool { return s == "" }), "+")
 	}
 	parts := strings.Split(name, "+")
 	l, features, ok := named(parts[0])
@@ -53,10 +54,10 @@ func Target(name string) (backend.Traits, error) {
 		t.CPU = strings.Join(append([]string{a}, parts[1:]...), "+")
 	}
 	for _, f := range parts[1:] {
-		if !slices.Contains(cpuid.Extensions(l.arch), f) {
-			return backend.Traits{}, unknown("CPU feature", f, cpuid.Extensions(l.arch))
+		if known := extensions(l.arch); !slices.Contains(known, f) {
+			return backend.Traits{}, unknown("CPU feature", f, known)
 		}
-		if strings.HasPrefix(f, "avx512") && l.lanes < 16 {
+		if (strings.HasPrefix(f, "avx512") || strings.HasPrefix(f, "amx")) && l.lanes < 16 {
 			return backend.Traits{}, fault.New(fault.Usage, "the CPU feature %s does not exist on %s", f, parts[0]).Hint("use x86-64-v4+%s", f)
 		}
 		if strings.HasPrefix(f, "amx") {
@@ -66,7 +67,10 @@ func Target(name string) (backend.Traits, error) {
 	}
 	slices.Sort(features)
 	t.Features = slices.Compact(features)
-	for _, f := range without(t.Features, strings.Fields(l.features)) {
+	if t.Has(backend.Emulated) && !t.Has("amx-bf16") && !t.Has("amx-int8") {
+		return backend.Traits{}, fault.New(fault.Usage, "%s has no matrix unit to emulate", parts[0]).Hint("use %s+amx-bf16+amx-int8+%s", parts[0], backend.Emulated)
+	}
+	for _, f := range without(t.Needs(), strings.Fields(l.features)) {
 		switch x, _ := cpuid.Find(l.arch, f); {
 		case l.arch == "arm64":
 			t.Flags[0] += x.Flag
@@ -75,6 +79,15 @@ func Target(name string) (backend.Traits, error) {
 		}
 	}
 	return t, nil
+}
+
+// extensions are the features that may follow a name.
+func extensions(arch string) []string {
+	out := cpuid.Extensions(arch)
+	if arch == "amd64" {
+		out = append(out, backend.Emulated)
+	}
+	return out
 }
 
 func unknown(what, name string, known []string) error {

@@ -28,6 +28,7 @@ func TestTargetFeatures(t *testing.T) {
 		{"sapphirerapids", "sapphirerapids", "amd64", 16, "amx-bf16 amx-int8 amx-tile avx512-fp16 avx512-bf16", "", ""},
 		{"znver4", "znver4", "amd64", 16, "avx512-bf16 avx512-vnni", "avx512-fp16 amx-tile avx-vnni", ""},
 		{"x86-64-v4+amx-bf16", "x86-64-v4+amx-bf16", "amd64", 16, "amx-bf16 amx-tile fma", "amx-int8", "-march=x86-64-v4 -mprefer-vector-width=512 -mamx-bf16 -mamx-tile"},
+		{"v4+amx-int8+amx-emulated", "x86-64-v4+amx-int8+amx-emulated", "amd64", 16, "amx-int8 amx-tile amx-emulated", "amx-bf16", "-march=x86-64-v4 -mprefer-vector-width=512"},
 		{"aarch64", "armv8-a", "arm64", 4, "neon", "dotprod", "-march=armv8-a"},
 		{"neoverse-n1", "neoverse-n1", "arm64", 4, "dotprod fp16 lse neon", "i8mm", "-march=armv8-a+crc+dotprod+fp16+lse+rdma"},
 	} {
@@ -58,7 +59,8 @@ func TestTargetFeatures(t *testing.T) {
 func TestUnknownCPU(t *testing.T) {
 	for _, c := range []struct{ name, hint string }{
 		{"haswel", `"haswell"`}, {"saphirerapids", `"sapphirerapids"`}, {"x86-64-v5", `"x86-64-v4"`}, {"pdp-11", "one of native, "},
-		{"x86-64-v4+avx512-vnn", `"avx512-vnni"`}, {"haswell+avx512-vnni", "x86-64-v4+avx512-vnni"}, {"cortex-a72+fma", "one of crc, "},
+		{"x86-64-v4+avx512-vnn", `"avx512-vnni"`}, {"haswell+avx512-vnni", "x86-64-v4+avx512-vnni"},
+		{"haswell+amx-bf16", "x86-64-v4+amx-bf16"}, {"znver4+amx-emulated", "znver4+amx-bf16+amx-int8+amx-emulated"}, {"cortex-a72+amx-emulated", "one of crc, "}, {"cortex-a72+fma", "one of crc, "},
 	} {
 		_, err := Target(c.name)
 		if fault.KindOf(err) != fault.Usage || !strings.Contains(fault.HintOf(err), c.hint) {
@@ -120,5 +122,31 @@ func TestFlagsAreKnown(t *testing.T) {
 				t.Errorf("%s: %v: %s", name, err, out)
 			}
 		}
+	}
+}
+
+// TestNativeAndMore holds that features may follow native, and that code which
+// emulates a unit needs no more of a CPU than without it.
+func TestNativeAndMore(t *testing.T) {
+	native, err := Target("native")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if native.Lanes != 16 {
+		t.Skipf("%s has no AVX-512", native.CPU)
+	}
+	more, err := Target("native+amx-bf16+amx-int8+amx-emulated")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if more.CPU != native.CPU+"+amx-bf16+amx-int8+amx-emulated" || !more.Has("amx-bf16") || !more.Has("amx-int8") || !more.Has("amx-tile") {
+		t.Errorf("%+v", more)
+	}
+	plain := without(native.Features, []string{"amx-bf16", "amx-int8", "amx-tile"})
+	if got := more.Needs(); !slices.Equal(got, plain) {
+		t.Errorf("needs %v, native has %v", got, plain)
+	}
+	if _, err := Target("native+avx512-vnn"); fault.KindOf(err) != fault.Usage {
+		t.Errorf("native+avx512-vnn: %v", err)
 	}
 }

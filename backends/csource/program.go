@@ -175,7 +175,7 @@ func model(vs []backend.Variant, weights int, name string, o backend.Options) st
 func variants(b *strings.Builder, vs []backend.Variant) {
 	for i, v := range vs {
 		fmt.Fprintf(b, "static const struct need needs%d[] = {\n", i)
-		for _, name := range v.Traits.Features {
+		for _, name := range v.Traits.Needs() {
 			if f, ok := cpuid.Find(v.Traits.Arch, name); ok {
 				fmt.Fprintf(b, "  {%s, %#xu, %d, %d, %d, %#xu, %d},\n", Quote(name), f.Leaf, f.Sub, f.Reg, f.Bit, f.State, f.Aux)
 			}

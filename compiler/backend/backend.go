@@ -7,6 +7,7 @@ package backend
 import (
 	"context"
 	"slices"
+	"strings"
 
 	"github.com/lathe-ml/lathe/compiler/program"
 	"github.com/lathe-ml/lathe/compiler/tensor"
@@ -28,6 +29,18 @@ type Traits struct {
 func (t Traits) Has(feature string) bool {
 	_, ok := slices.BinarySearch(t.Features, feature)
 	return ok
+}
+
+// Emulated is the feature of code that does by other instructions what those of
+// the matrix unit would do (the features amx-…), so that it runs without one.
+const Emulated = "amx-emulated"
+
+// Needs are the features that a CPU must have to run the code.
+func (t Traits) Needs() []string {
+	if !t.Has(Emulated) {
+		return t.Features
+	}
+	return slices.DeleteFunc(slices.Clone(t.Features), func(f string) bool { return strings.HasPrefix(f, "amx-") })
 }
 
 // Source is a file of an artifact's code. Flags are what its compilation gets
