@@ -45,15 +45,41 @@ FN bf16 to_bf16_f32(float x) {
   u32 r = (b + 0x7fffu + ((b >> 16) & 1u)) >> 16;
   return (bf16)(x != x ? 0x7fc0u : r);
 }
-/* Blocks of elements of other widths, as one vector each. */
-#define BLOCK(N, T, S) \
+/* Blocks of elements of other widths, as one vector each. GCC 12 takes vectors of
+   bytes apart to convert them, so those are instructions. */
+#define BLOCK(N, T, S) WIDEN(N, T, S) NARROW(N, T, S)
+#define WIDEN(N, T, S) \
   FN void widen##N##_##T(i32 *r, const S *p) { \
     typedef S from __attribute__((vector_size(N * sizeof(S)))); typedef i32 to __attribute__((vector_size(N * 4))); \
-    from a; __builtin_memcpy(&a, p, sizeof a); to b = __builtin_convertvector(a, to); __builtin_memcpy(r, &b, sizeof b); } \
+    from a; __builtin_memcpy(&a, p, sizeof a); to b = __builtin_convertvector(a, to); __builtin_memcpy(r, &b, sizeof b); }
+#define NARROW(N, T, S) \
   FN void narrow##N##_##T(S *r, const i32 *p) { \
     typedef S to __attribute__((vector_size(N * sizeof(S)))); typedef i32 from __attribute__((vector_size(N * 4))); \
     from a; __builtin_memcpy(&a, p, sizeof a); to b = __builtin_convertvector(a, to); __builtin_memcpy(r, &b, sizeof b); }
-BLOCK(8, u8, u8) BLOCK(16, u8, u8) BLOCK(8, i8, i8) BLOCK(16, i8, i8) BLOCK(8, bf16, bf16) BLOCK(16, bf16, bf16)
+#define WIDEN_BY(N, T, INSTR) \
+  FN void widen##N##_##T(i32 *r, const T *p) { \
+    typedef i32 to __attribute__((vector_size(N * 4))); \
+    to b; __asm__(INSTR " %1, %0" : "=v"(b) : "m"(*(const T (*)[N])p)); __builtin_memcpy(r, &b, sizeof b); }
+#ifdef __AVX2__
+#define NARROW8(T) \
+  FN void narrow8_##T(T *r, const i32 *p) { \
+    typedef i32 from __attribute__((vector_size(32))); typedef i32 half __attribute__((vector_size(16))); \
+    from a; half t; __builtin_memcpy(&a, p, sizeof a); a &= 255; \
+    __asm__("vextracti128 $1, %2, %1\n\tvpackusdw %1, %x2, %1\n\tvpackuswb %1, %1, %1\n\tvmovq %1, %0" : "=m"(*(T (*)[8])r), "=&x"(t) : "x"(a)); }
+WIDEN_BY(8, u8, "vpmovzxbd") WIDEN_BY(8, i8, "vpmovsxbd") NARROW8(u8) NARROW8(i8)
+#else
+BLOCK(8, u8, u8) BLOCK(8, i8, i8)
+#endif
+#ifdef __AVX512F__
+#define NARROW16(T) \
+  FN void narrow16_##T(T *r, const i32 *p) { \
+    typedef i32 from __attribute__((vector_size(64))); \
+    from a; __builtin_memcpy(&a, p, sizeof a); __asm__("vpmovdb %1, %0" : "=m"(*(T (*)[16])r) : "v"(a)); }
+WIDEN_BY(16, u8, "vpmovzxbd") WIDEN_BY(16, i8, "vpmovsxbd") NARROW16(u8) NARROW16(i8)
+#else
+BLOCK(16, u8, u8) BLOCK(16, i8, i8)
+#endif
+BLOCK(8, bf16, bf16) BLOCK(16, bf16, bf16)
 FN u32 round_bf16(float x) {
   u32 b = bits_u32_f32(x);
   u32 r = (b + 0x7fffu + ((b >> 16) & 1u)) >> 16;
