@@ -57,7 +57,7 @@ func arrange(p *program.Program, o backend.Options) ([]backend.Variant, error) {
 func sources(vs []backend.Variant, weights int, o backend.Options) []backend.Source {
 	srcs := csource.Program(vs, weights, o)
 	for i, s := range srcs {
-		if s.Name == "model.c" {
+		if s.Name == "model.c" || s.Name == "runtime.c" {
 			srcs[i].Flags = leastFlags[vs[0].Traits.Arch]
 		}
 	}

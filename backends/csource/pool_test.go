@@ -48,7 +48,7 @@ func execute(t *testing.T, libs map[string]string, main string, args ...string) 
 		t.Skipf("no gcc: %v", err)
 	}
 	dir := t.TempDir()
-	files := map[string]string{"lathe_rt.h": runtimeHeader, "model.h": "", "callers.c": callersSource, "pin.c": pinSource, "pool.c": poolSource, "main.c": includes + main}
+	files := map[string]string{"lathe_rt.h": runtimeHeader, "callers.c": callersSource, "pin.c": pinSource, "pool.c": poolSource, "main.c": includes + main}
 	for name, text := range libs {
 		files[name+".c"] = includes + text
 	}

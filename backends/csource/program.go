@@ -29,6 +29,12 @@ var chooseSource string
 //go:embed runtime/entry.c
 var entrySource string
 
+//go:embed runtime/artifact.h
+var artifactHeader string
+
+//go:embed runtime/api.c
+var apiSource string
+
 // Identifier turns any name into a C identifier.
 func Identifier(s string) string {
 	var b strings.Builder
@@ -63,14 +69,16 @@ func Quote(s string) string {
 }
 
 // Program prints the program of an artifact, once for each CPU that it is for,
-// the widest first: the entry points, which run on any CPU of the architecture
-// and have no flags of their own, and each variant's steps and kernels.
+// the widest first: the entry points and the runtime, which run on any CPU of the
+// architecture and have no flags of their own, and each variant's steps and kernels.
 func Program(vs []backend.Variant, weights int, o backend.Options) []backend.Source {
 	name := Identifier(o.Name)
 	p := vs[0].Program
 	out := []backend.Source{
 		{Name: "lathe_rt.h", Text: []byte(runtimeHeader)},
+		{Name: "artifact.h", Text: []byte(artifactHeader)},
 		{Name: "model.h", Text: []byte(header(p, name))},
+		{Name: "runtime.c", Text: []byte(runtime())},
 		{Name: "model.c", Text: []byte(model(vs, weights, name, o))},
 	}
 	for _, v := range vs {
@@ -118,9 +126,9 @@ func scratch(p *program.Program) int {
 	return n
 }
 
+// includes is what the parts of the runtime need.
 const includes = `#define _GNU_SOURCE
 #include "lathe_rt.h"
-#include "model.h"
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -146,28 +154,31 @@ const includes = `#define _GNU_SOURCE
 #define API __attribute__((visibility("default")))
 `
 
-// model prints the file with the entry points.
-func model(vs []backend.Variant, weights int, name string, o backend.Options) string {
+// runtime is the file that is the same for every model, so that its object
+// comes from the cache: most of what a compiler has to do for a small model.
+func runtime() string {
 	var b strings.Builder
 	b.WriteString(includes)
+	b.WriteString("#include \"artifact.h\"\n#define LATHE_THREADS 1\n#define LATHE_SCRATCH (V->scratch)\n\nvoid (*lathe_trace)(int, int);\n")
+	for _, s := range []string{chooseSource, callersSource, pinSource, poolSource, entrySource} {
+		b.WriteString("\n" + s)
+	}
+	return b.String()
+}
+
+// model prints the file with the tables of a model and the functions that are
+// named after it.
+func model(vs []backend.Variant, weights int, name string, o backend.Options) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "#include \"artifact.h\"\n#include \"model.h\"\n#define API __attribute__((visibility(\"default\")))\n#define NAME(f) %s_##f\n\n", name)
+	variants(&b, vs)
 	pin := "0"
 	if o.Pin != "" {
 		pin = Quote(o.Pin)
 	}
-	fmt.Fprintf(&b, "#define NAME(f) %s_##f\n#define LATHE_THREADS %d\n#define LATHE_PIN %s\n#define LATHE_SCRATCH (V->scratch)\n#define WEIGHTS %d\n#define VARIANTS %d\n\nvoid (*lathe_trace)(int, int);\n",
-		name, max(o.Threads, 1), pin, weights, len(vs))
-	choice, table, found := strings.Cut(chooseSource, "static const struct variant *V;")
-	if !found {
-		panic("BUG: csource: choose.c has lost the place of its table")
-	}
-	b.WriteString(choice)
-	variants(&b, vs)
-	b.WriteString("\nstatic const struct variant *V;" + table)
-	for _, s := range []string{callersSource, pinSource, poolSource} {
-		b.WriteString("\n" + s)
-	}
+	fmt.Fprintf(&b, "const struct artifact lathe_artifact = {variants, %d, %d, %d, %s};\n", len(vs), weights, max(o.Threads, 1), pin)
 	signature(&b, vs[0].Program, name)
-	b.WriteString("\n" + entrySource)
+	b.WriteString(apiSource)
 	return b.String()
 }
 
@@ -182,7 +193,7 @@ func variants(b *strings.Builder, vs []backend.Variant) {
 		}
 		fmt.Fprintf(b, "  {\"\", 0, 0, 0, 0, 0, 0}\n};\nvoid %slathe_steps(const void *const *, void *const *, char *, const char *) HIDDEN;\n", prefixOf(v, vs))
 	}
-	b.WriteString("static const struct variant variants[VARIANTS] = {\n")
+	b.WriteString("static const struct variant variants[] = {\n")
 	for i, v := range vs {
 		fmt.Fprintf(b, "  {%s, %d, %d, %slathe_steps, needs%d, sizeof needs%d / sizeof *needs%d - 1},\n", Quote(v.Traits.CPU), v.Program.Workspace, scratch(v.Program), prefixOf(v, vs), i, i, i)
 	}
@@ -215,7 +226,7 @@ func steps(p *program.Program, u *units, t backend.Traits, prefix string) string
 		}
 		fmt.Fprintf(&b, "static void r_%s(void *const *a, i64 lo, i64 hi) { %s(%s, lo, hi); }\n", KernelName(k), KernelName(k), strings.Join(args, ", "))
 	}
-	b.WriteString("static inline void region(region_fn f, void *const *a, i64 n) { if (lathe_threads == 1) f(a, 0, n); else lathe_region(f, a, n); }\n")
+	b.WriteString("static inline void region(region_fn f, void *const *a, i64 n) { if (lathe_threads_ == 1) f(a, 0, n); else lathe_region(f, a, n); }\n")
 	parts := 0
 	for i := 0; i < len(p.Steps); i += stepsPerFunction {
 		fmt.Fprintf(&b, "static __attribute__((noinline)) void steps%d(const char *const *in, char *const *out, char *ws, const char *const w) {\n  (void)in; (void)out; (void)ws; (void)w;\n", parts)

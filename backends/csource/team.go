@@ -42,7 +42,7 @@ func (p *printer) team(f *loop.For, tiles *tilePrinter) {
 	p.line("{")
 	p.line("  const i64 outer[] = {%s};", strings.Join(outer, ", "))
 	p.line("  void *const a[] = {%s, (void *)outer};", strings.Join(args, ", "))
-	p.line("  if (lathe_threads == 1) %s(a, 0, %d);", name, f.Var.N)
+	p.line("  if (lathe_threads_ == 1) %s(a, 0, %d);", name, f.Var.N)
 	p.line("  else lathe_region(%s, a, %d);", name, f.Var.N)
 	p.line("}")
 }

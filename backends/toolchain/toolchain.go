@@ -11,6 +11,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -121,7 +122,7 @@ func (c *Compiler) Build(ctx context.Context, srcs []backend.Source, flags, libs
 		return fault.New(fault.Usage, "cannot make a folder for the build: %w", err).Hint("set TMPDIR to a folder with space")
 	}
 	defer os.RemoveAll(dir)
-	headers := sha256.New()
+	headers := map[string][]byte{}
 	var units []backend.Source
 	for _, s := range srcs {
 		if err := os.WriteFile(filepath.Join(dir, s.Name), s.Text, 0o666); err != nil {
@@ -130,18 +131,16 @@ func (c *Compiler) Build(ctx context.Context, srcs []backend.Source, flags, libs
 		if strings.HasSuffix(s.Name, ".c") {
 			units = append(units, s)
 		} else {
-			fmt.Fprintf(headers, "%s %d\n", s.Name, len(s.Text))
-			headers.Write(s.Text)
+			headers[s.Name] = s.Text
 		}
 	}
-	base := hex.EncodeToString(headers.Sum(nil))
 	objs := make([]string, len(units))
 	g, all := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.GOMAXPROCS(0))
 	for i, u := range units {
 		objs[i] = filepath.Join(dir, strings.TrimSuffix(u.Name, ".c")+".o")
 		own := append(flags[:len(flags):len(flags)], u.Flags...)
-		g.Go(func() error { return c.object(all, dir, u, own, base, objs[i], cache) })
+		g.Go(func() error { return c.object(all, dir, u, own, headers, objs[i], cache) })
 	}
 	if err := g.Wait(); err != nil {
 		return err
@@ -156,10 +155,10 @@ func (c *Compiler) Build(ctx context.Context, srcs []backend.Source, flags, libs
 	return nil
 }
 
-func (c *Compiler) object(ctx context.Context, dir string, u backend.Source, flags []string, headers, obj, cache string) error {
+func (c *Compiler) object(ctx context.Context, dir string, u backend.Source, flags []string, headers map[string][]byte, obj, cache string) error {
 	h := sha256.New()
-	fmt.Fprintf(h, "%s\n%q\n%q\n%s\n", c.Version, c.Args, flags, headers)
-	h.Write(u.Text)
+	fmt.Fprintf(h, "%s\n%q\n%q\n", c.Version, c.Args, flags)
+	contents(h, u.Name, u.Text, headers, map[string]bool{})
 	key := hex.EncodeToString(h.Sum(nil))
 	kept := filepath.Join(cache, key[:2], key+".o")
 	if cache != "" {
@@ -181,6 +180,23 @@ func (c *Compiler) object(ctx context.Context, dir string, u backend.Source, fla
 		keep(kept, b)
 	}
 	return nil
+}
+
+// contents writes a source and the headers that it includes, each once: a
+// header that it does not include says nothing about its object.
+func contents(w io.Writer, name string, text []byte, headers map[string][]byte, seen map[string]bool) {
+	seen[name] = true
+	fmt.Fprintf(w, "%s %d\n%s", name, len(text), text)
+	for line := range bytes.Lines(text) {
+		rest, ok := bytes.CutPrefix(bytes.TrimSpace(line), []byte("#include \""))
+		if !ok {
+			continue
+		}
+		included, _, _ := bytes.Cut(rest, []byte{'"'})
+		if t, ok := headers[string(included)]; ok && !seen[string(included)] {
+			contents(w, string(included), t, headers, seen)
+		}
+	}
 }
 
 func write(path string, b []byte) error {

@@ -203,3 +203,32 @@ func TestCrossCompilers(t *testing.T) {
 		t.Errorf("by CC: %+v, %v", cc, err)
 	}
 }
+
+// An object depends on the headers that its source includes, also through
+// others, and on no other header.
+func TestHeadersDecide(t *testing.T) {
+	cc := found(t)
+	cache, out := t.TempDir(), filepath.Join(t.TempDir(), "a.so")
+	objects := func(a, b, other string) int {
+		t.Helper()
+		srcs := []backend.Source{{Name: "a.c", Text: []byte("#include \"a.h\"\nint a(void) { return A + B; }\n")},
+			{Name: "a.h", Text: []byte(" #include \"b.h\"\n#define A " + a + "\n")}, {Name: "b.h", Text: []byte("#define B " + b + "\n")},
+			{Name: "other.h", Text: []byte(other)}}
+		if err := cc.Build(context.Background(), srcs, []string{"-fPIC"}, nil, out, cache); err != nil {
+			t.Fatal(err)
+		}
+		objs, err := filepath.Glob(filepath.Join(cache, "*", "*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(objs)
+	}
+	for _, c := range []struct {
+		a, b, other string
+		want        int
+	}{{"1", "2", "x", 1}, {"1", "2", "y", 1}, {"3", "2", "y", 2}, {"3", "4", "y", 3}, {"1", "2", "x", 3}} {
+		if n := objects(c.a, c.b, c.other); n != c.want {
+			t.Errorf("%v: %d objects in the cache, want %d", c, n, c.want)
+		}
+	}
+}

@@ -1,15 +1,4 @@
-/* What code needs of a CPU, and which of the variants is taken. This file is
-   compiled for the least CPU of the architecture. */
-struct need { const char *name; u32 leaf, sub; int reg, bit; u32 state; int aux; };
-
-struct variant {
-  const char *cpu;
-  size_t workspace, scratch;
-  void (*steps)(const void *const *in, void *const *out, char *ws, const char *w);
-  const struct need *needs;
-  int n;
-};
-
+/* Which of the variants is taken, by what they need of a CPU. */
 #if defined(__x86_64__)
 #define TILES 0x60000u
 
@@ -73,14 +62,14 @@ static const char *lacks(const struct variant *v) {
 static int choose(const char *name) {
   const char *lack = 0;
   size_t at;
-  for (int i = 0; i < VARIANTS; i++) {
-    if (name && strcmp(name, variants[i].cpu)) continue;
-    if (!(lack = lacks(&variants[i]))) { V = &variants[i]; problem[0] = 0; return 0; }
+  for (int i = 0; i < lathe_artifact.count; i++) {
+    if (name && strcmp(name, lathe_artifact.variants[i].cpu)) continue;
+    if (!(lack = lacks(&lathe_artifact.variants[i]))) { V = &lathe_artifact.variants[i]; problem[0] = 0; return 0; }
     if (name) { say("the variant %s needs %s, which this CPU does not have", name, lack); return 1; }
   }
-  if (!name && VARIANTS == 1) { say("the code is for %s and needs %s, which this CPU does not have", variants[0].cpu, lack); return 1; }
+  if (!name && lathe_artifact.count == 1) { say("the code is for %s and needs %s, which this CPU does not have", lathe_artifact.variants[0].cpu, lack); return 1; }
   if (name) say("there is no variant %s, only", name); else say("this CPU can run none of");
-  for (int i = 0; i < VARIANTS && (at = strlen(problem)) + 1 < sizeof problem; i++)
-    snprintf(problem + at, sizeof problem - at, "%s %s", i ? "," : "", variants[i].cpu);
+  for (int i = 0; i < lathe_artifact.count && (at = strlen(problem)) + 1 < sizeof problem; i++)
+    snprintf(problem + at, sizeof problem - at, "%s %s", i ? "," : "", lathe_artifact.variants[i].cpu);
   return 1;
 }

@@ -1,10 +1,10 @@
-/* The functions of model.h. */
+/* What the functions of model.h do. */
 static const char *W;
 
 static int load_weights(const char *path) {
   char beside[4096];
   struct stat st;
-  if (W || !WEIGHTS) return 0;
+  if (W || !lathe_artifact.weights) return 0;
   if (!path) {
     Dl_info d;
     const char *slash;
@@ -20,8 +20,8 @@ static int load_weights(const char *path) {
   if (fd < 0) { say("the weights cannot be opened: %s", strerror(errno)); return 1; }
   void *m = MAP_FAILED;
   if (fstat(fd, &st)) say("the weights cannot be read: %s", strerror(errno));
-  else if ((size_t)st.st_size != WEIGHTS) say("the weights have %lld bytes, not %lld", (long long)st.st_size, (long long)WEIGHTS);
-  else if ((m = mmap(0, WEIGHTS, PROT_READ, MAP_PRIVATE, fd, 0)) == MAP_FAILED) say("the weights cannot be mapped: %s", strerror(errno));
+  else if ((size_t)st.st_size != lathe_artifact.weights) say("the weights have %lld bytes, not %lld", (long long)st.st_size, (long long)lathe_artifact.weights);
+  else if ((m = mmap(0, lathe_artifact.weights, PROT_READ, MAP_PRIVATE, fd, 0)) == MAP_FAILED) say("the weights cannot be mapped: %s", strerror(errno));
   close(fd);
   if (m == MAP_FAILED) return 1;
   W = m;
@@ -30,7 +30,7 @@ static int load_weights(const char *path) {
 
 static pthread_mutex_t load_lock = PTHREAD_MUTEX_INITIALIZER;
 
-API int NAME(load)(const char *path) {
+int lathe_load_(const char *path) {
   if (!V) return 1;
   pthread_mutex_lock(&load_lock);
   int r = load_weights(path);
@@ -38,15 +38,13 @@ API int NAME(load)(const char *path) {
   return r;
 }
 
-API void NAME(set_threads)(int n) { set_threads(n); }
-API int NAME(threads)(void) { return lathe_threads; }
-API int NAME(set_pin)(const char *cpus) { return set_pins(cpus); }
-API size_t NAME(workspace_size)(void) { return V ? V->workspace + (size_t)lathe_threads * V->scratch : 0; }
-API void NAME(set_trace)(void (*f)(int, int)) { lathe_trace = f; }
-API const char *NAME(error)(void) { return problem; }
-API int NAME(variant)(void) { return V ? (int)(V - variants) : -1; }
-API int NAME(variant_count)(void) { return VARIANTS; }
-API const char *NAME(variant_name)(int i) { return i < 0 || i >= VARIANTS ? 0 : variants[i].cpu; }
+void lathe_set_threads_(int n) { set_threads(n); }
+int lathe_get_threads_(void) { return lathe_threads_; }
+int lathe_set_pin_(const char *cpus) { return set_pins(cpus); }
+size_t lathe_workspace_size_(void) { return V ? V->workspace + (size_t)lathe_threads_ * V->scratch : 0; }
+void lathe_set_trace_(void (*f)(int, int)) { lathe_trace = f; }
+const char *lathe_error_(void) { return problem; }
+int lathe_variant_(void) { return V ? (int)(V - lathe_artifact.variants) : -1; }
 
 /* Asks for large pages where a workspace is large: its pages are made when they
    are touched first, and a hundred thousand small ones take longer than a run. */
@@ -63,8 +61,8 @@ static void large_pages(void *workspace, size_t size) {
 
 static __thread void *seen; /* the workspace of the thread's last run */
 
-API int NAME(run)(const void *const *inputs, void *const *outputs, void *workspace) {
-  if (!W && NAME(load)(0)) return 1;
+int lathe_run_(const void *const *inputs, void *const *outputs, void *workspace) {
+  if (!W && lathe_load_(0)) return 1;
   pin_caller();
   if (workspace != seen) {
     if (!seen) large_pages(workspace, V->workspace);
@@ -79,18 +77,19 @@ API int NAME(run)(const void *const *inputs, void *const *outputs, void *workspa
 
 __attribute__((constructor)) static void begin(void) {
   const char *s;
+  lathe_threads_ = lathe_artifact.threads;
   meet();
   choose((s = getenv("LATHE_CPU")) && *s ? s : 0);
   char *rest;
   long n = (s = getenv("LATHE_THREADS")) && *s ? strtol(s, &rest, 10) : -1;
   if (n >= 0 && !*rest) set_threads(n < MAX_THREADS ? (int)n : MAX_THREADS);
-  if (set_pins((s = getenv("LATHE_PIN")) && *s ? s : LATHE_PIN)) say("none of the CPUs %s can be used", s ? s : LATHE_PIN);
+  if (set_pins((s = getenv("LATHE_PIN")) && *s ? s : lathe_artifact.pin)) say("none of the CPUs %s can be used", s ? s : lathe_artifact.pin);
   pthread_atfork(0, 0, pool_child);
 }
 
 /* Workers run code of this library: they must end before it is unloaded. */
 __attribute__((destructor)) static void end(void) {
   stop_workers();
-  if (W) munmap((void *)W, WEIGHTS);
+  if (W) munmap((void *)W, lathe_artifact.weights);
   if (first) dlclose(first);
 }

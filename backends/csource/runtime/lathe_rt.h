@@ -34,7 +34,7 @@ extern __thread char *lathe_scratch __attribute__((visibility("hidden"), tls_mod
 
 /* Regions of iterations that threads may share, see pool.c. */
 typedef void (*region_fn)(void *const *args, i64 lo, i64 hi);
-extern int lathe_threads HIDDEN;
+extern int lathe_threads_ HIDDEN;
 extern void (*lathe_trace)(int step, int begin) HIDDEN;
 void lathe_region(region_fn f, void *const *args, i64 n) HIDDEN;
 

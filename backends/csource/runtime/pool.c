@@ -10,7 +10,7 @@
 #define LINE 64 /* bytes that CPUs exchange at once */
 
 __thread char *lathe_scratch;
-int lathe_threads = LATHE_THREADS;
+int lathe_threads_ = LATHE_THREADS;
 
 static struct {
   pthread_t id;
@@ -91,7 +91,7 @@ static u32 current(void) { return (u32)(atomic_load(&pool.ticket) >> 32); }
 static int helpers(void) {
   int c = atomic_load_explicit(&process->callers, memory_order_relaxed);
   int share = (c > 1 ? usable_cpus() / c : usable_cpus()) - 1;
-  return share < lathe_threads - 1 ? share : lathe_threads - 1;
+  return share < lathe_threads_ - 1 ? share : lathe_threads_ - 1;
 }
 
 static void *worker(void *arg) {
@@ -152,7 +152,7 @@ static void set_threads(int n) {
   n = n < 1 ? usable_cpus() : n;
   n = n > MAX_THREADS ? MAX_THREADS : n;
   pthread_mutex_lock(&pool.region);
-  if (n != lathe_threads) { stop_workers(); lathe_threads = n; }
+  if (n != lathe_threads_) { stop_workers(); lathe_threads_ = n; }
   pthread_mutex_unlock(&pool.region);
 }
 
