@@ -33,6 +33,7 @@ type printer struct {
 	kernel *loop.Kernel
 	vars   []*loop.Var     // of the loops around
 	teams  strings.Builder // functions of loops that threads share within the kernel
+	rows   int             // of the matrix unit's tiles in the function, 0 if it has none
 }
 
 func (p *printer) line(format string, args ...any) {

@@ -14,6 +14,9 @@ import (
 //go:embed runtime/lathe_rt.h
 var runtimeHeader string
 
+//go:embed runtime/lathe_amx.h
+var unitSource string
+
 //go:embed runtime/callers.c
 var callersSource string
 
@@ -81,6 +84,7 @@ func Program(vs []backend.Variant, weights int, o backend.Options) []backend.Sou
 		{Name: "runtime.c", Text: []byte(runtime())},
 		{Name: "model.c", Text: []byte(model(vs, weights, name, o))},
 	}
+	unit := false
 	for _, v := range vs {
 		prefix := prefixOf(v, vs)
 		add := func(file, text string) {
@@ -91,10 +95,17 @@ func Program(vs []backend.Variant, weights int, o backend.Options) []backend.Sou
 		for i, f := range u.files {
 			var b strings.Builder
 			b.WriteString("#include \"lathe_rt.h\"\n")
+			if h := unitHeader(f.kernels, v.Traits); h != "" {
+				b.WriteString(h)
+				unit = true
+			}
 			rename(&b, f.kernels, prefix)
 			b.WriteString(f.text)
 			add(fmt.Sprintf("kernels%d.c", i), b.String())
 		}
+	}
+	if unit {
+		out = append(out, backend.Source{Name: "lathe_amx.h", Text: []byte(unitSource)})
 	}
 	return out
 }

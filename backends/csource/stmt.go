@@ -67,7 +67,7 @@ func Kernel(k *loop.Kernel, t backend.Traits) string {
 		}
 		p.line("%s %s[%d] __attribute__((aligned(64)));", cType[l.Type], l.Name, l.Len)
 	}
-	p.body(k.Body, tiles)
+	p.onUnit(k.Body, tiles)
 	p.indent = ""
 	p.line("}")
 	return head + p.teams.String() + p.b.String()

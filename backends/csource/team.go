@@ -36,7 +36,7 @@ func (p *printer) team(f *loop.For, tiles *tilePrinter) {
 	}
 	share := *f
 	share.Team, share.Par = false, true // over lo to hi
-	p.loop(&share, tiles)
+	p.onUnit([]loop.Stmt{&share}, tiles)
 	fmt.Fprintf(&p.teams, "static void %s(void *const *a, i64 lo, i64 hi) {\n%s}\n", name, p.b)
 	p.b, p.indent = b, in
 	p.line("{")
@@ -45,4 +45,7 @@ func (p *printer) team(f *loop.For, tiles *tilePrinter) {
 	p.line("  if (lathe_threads_ == 1) %s(a, 0, %d);", name, f.Var.N)
 	p.line("  else lathe_region(%s, a, %d);", name, f.Var.N)
 	p.line("}")
+	if p.rows > 0 && unitRows(f.Body, tiles.traits) > 0 {
+		p.line("amx_config(%d);", p.rows) // its iterations may have run here, and have given the tiles back
+	}
 }

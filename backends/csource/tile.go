@@ -40,6 +40,7 @@ func (t *tilePrinter) define(s *loop.Tile) {
 	t.names[k] = name
 	fmt.Fprintf(&t.b, "static __attribute__((noinline)) void %s(const %s *x, const %s *w, const %s *b, %s *s, const %s *a) {\n", name, cType[s.X.Type], cType[s.W.Type], cType[sums(s)], cType[s.S.Type], cType[added(s)])
 	switch {
+	case emit(&t.b, amxTile(s, t.traits)):
 	case emit(&t.b, x86Tile(s, t.traits)):
 	case emit(&t.b, armTile(s, t.traits)):
 	default:
