@@ -10,7 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
+	platform "runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -22,7 +22,7 @@ import (
 func unitDir(t *testing.T, main string) (dir, cc string) {
 	t.Helper()
 	cc, err := exec.LookPath("gcc")
-	if err != nil || runtime.GOARCH != "amd64" {
+	if err != nil || platform.GOARCH != "amd64" {
 		t.Skip("no gcc for x86")
 	}
 	dir = t.TempDir()
