@@ -50,7 +50,7 @@ func (c *tiledConv) decide(l *lowerer, n *ir.Node) bool {
 		}
 		switch {
 		case heuristic != "" && c.oc*4 <= lanes*3 && !(blocked && c.blocksPay(lanes)):
-		case c.oc*2 >= lanes || heuristic != "" && blocked:
+		default:
 			heuristic = form
 			relative := 1.0
 			if short {

@@ -149,6 +149,8 @@ func (r *rebuild) node(n *ir.Node) {
 		outs = []*ir.Value{r.transpose(in[0], n.Ints("perm"))}
 	case r.sunk(n, in) != nil:
 		outs = []*ir.Value{r.sunk(n, in)}
+	case r.lifted(n, in) != nil:
+		outs = []*ir.Value{r.lifted(n, in)}
 	case (n.Op == "conv" || core.Lookup(n.Op).Class == core.Window) && in[0].Rank() == 3:
 		outs = []*ir.Value{r.planar(n, in)}
 	case core.Lookup(n.Op).Class == core.Window && r.trimmedWindow(n) != nil:
@@ -271,10 +273,6 @@ func (r *rebuild) outAttr(n *ir.Node) []any {
 
 // planar puts a spatial axis of size 1 in front of the only one.
 func (r *rebuild) planar(n *ir.Node, in []*ir.Value) *ir.Value {
-	lift := func(v *ir.Value) *ir.Value {
-		s := core.Shape(v)
-		return r.b.Reshape(v, s[0], s[1], 1, s[2])
-	}
 	var repl []any
 	for _, a := range []string{"strides", "dilations", "xdil", "kernel"} {
 		if v := n.Ints(a); v != nil {
@@ -285,7 +283,7 @@ func (r *rebuild) planar(n *ir.Node, in []*ir.Value) *ir.Value {
 		repl = append(repl, a, append([]int{0}, n.Ints(a)...))
 	}
 	for i, v := range in {
-		in[i] = lift(v)
+		in[i] = r.lift(v)
 	}
 	y := r.b.Node(n.Op, in, flatAttrs(n, append(repl, r.outAttr(n)...)...)...)
 	s := core.Shape(y)
