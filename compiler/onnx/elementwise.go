@@ -174,12 +174,8 @@ func expandPow(c *Ctx) {
 	x, y := c.operands()
 	d := x.DType()
 	if t := y.Const; t != nil && t.Len() == 1 && t.DType.IsNumeric() && y.Rank() <= x.Rank() && d.IsFloat() {
-		switch t.Float(0) {
-		case 1:
-			c.Out(0, x)
-			return
-		case 2:
-			c.Out(0, c.B.Mul(x, x))
+		if p := power(c.B, x, t.Float(0)); p != nil {
+			c.Out(0, p)
 			return
 		}
 	}
@@ -195,6 +191,34 @@ func expandPow(c *Ctx) {
 		t = tensor.F32
 	}
 	c.Out(0, c.B.Cast(c.B.Pow(c.B.Cast(x, t), c.B.Cast(y, t)), d))
+}
+
+// power is x to a constant power as products, quotients and roots, which cost
+// a tenth of what the function does; nil for most powers.
+func power(b *core.Builder, x *ir.Value, p float64) *ir.Value {
+	root := func() *ir.Value { // unlike the square root it is without a sign for −0 and −∞
+		signed := b.Or(b.Eq(x, b.Like(x, 0)), b.Eq(x, b.Like(x, math.Inf(-1))))
+		return b.Where(signed, b.Abs(x), b.Sqrt(x))
+	}
+	one := b.Like(x, 1)
+	switch p {
+	case 1:
+		return x
+	case 2:
+		return b.Mul(x, x)
+	case 3:
+		return b.Mul(b.Mul(x, x), x)
+	case -1:
+		return b.Div(one, x)
+	case 0.5:
+		return root()
+	case -0.5:
+		return b.Div(one, root())
+	case 0.75:
+		r := root()
+		return b.Mul(r, b.Sqrt(r))
+	}
+	return nil
 }
 
 // expandClip is min(max(x, lo), hi): where lo > hi, hi wins.

@@ -213,7 +213,11 @@ func expandLRN(c *Ctx) {
 		sum := b.Window("window_sum", sq, []int{size, 1}, core.ConvSpec{Strides: one, Dilations: one, Lo: []int{(size - 1) / 2, 0}, Hi: []int{size / 2, 0}})
 		sum = b.Reshape(sum, s...)
 		base := b.Add(b.Like(x, bias), b.Mul(sum, b.Like(x, alpha/float64(size))))
-		return b.Div(x, b.Pow(base, b.Like(x, beta)))
+		scale := power(b, base, beta)
+		if scale == nil {
+			scale = b.Pow(base, b.Like(x, beta))
+		}
+		return b.Div(x, scale)
 	}))
 }
 
