@@ -166,3 +166,18 @@ func TestCastRows(t *testing.T) {
 		{name: "bits of another width", op: "BitCast", opset: 26, attrs: to(tensor.I64), in: []*tensor.Tensor{vec(1)}},
 	})
 }
+
+// TestConstantPowers compares the powers that are products, quotients and roots
+// with the function, at the values where those differ from it by themselves.
+func TestConstantPowers(t *testing.T) {
+	x := []float64{4, 16, 1.0 / 256, -8, 0, math.Copysign(0, -1), math.Inf(1), math.Inf(-1), math.NaN()}
+	var cases []rowCase
+	for _, p := range []float64{1, 2, 3, -1, 0.5, -0.5, 0.75} {
+		want := make([]float64, len(x))
+		for i, v := range x {
+			want[i] = math.Pow(v, p)
+		}
+		cases = append(cases, rowCase{name: "pow by a constant", op: "Pow", opset: 15, in: []*tensor.Tensor{vec(x...), vec(p)}, bind: []int{1}, want: []*tensor.Tensor{vec(want...)}})
+	}
+	runRows(t, cases)
+}
