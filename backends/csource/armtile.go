@@ -46,7 +46,7 @@ func (a *armWriter) acc(o, p int) int { return o*a.t.P + p }
 // armTile prints the body of a tile's function; "" if the tile does not fit the
 // registers.
 func armTile(t *loop.Tile, traits backend.Traits) string {
-	if traits.Arch != "arm64" || t.L != 4 || len(t.Terms) > 0 || len(t.Red) > 5 || t.Kind != loop.TileF32 || t.W.Type != tensor.F32 || t.S.Type != tensor.F32 || added(t) != tensor.F32 {
+	if traits.Arch != "arm64" || t.L != 4 || len(t.Terms) > 0 || t.Tail > 0 || len(t.Red) > 5 || t.Kind != loop.TileF32 || t.W.Type != tensor.F32 || t.S.Type != tensor.F32 || added(t) != tensor.F32 {
 		return ""
 	}
 	accs := t.OB * t.P

@@ -25,7 +25,7 @@ func tileKey(t *loop.Tile) string {
 	if t.Add != nil {
 		add = t.Add.Type
 	}
-	return fmt.Sprint(t.Kind, t.W.Type, t.S.Type, add, t.OB, t.P, t.L, t.XP, t.WO, t.SO, t.SP, t.Red, t.Lanes, t.Act, t.Lo, t.Hi, t.B != nil, t.Add != nil, t.AO, t.AP, t.Prefetch, t.Terms, t.Matrix, t.Rows)
+	return fmt.Sprint(t.Kind, t.W.Type, t.S.Type, add, t.OB, t.P, t.L, t.XP, t.WO, t.SO, t.SP, t.Red, t.Lanes, t.Act, t.Lo, t.Hi, t.B != nil, t.Add != nil, t.AO, t.AP, t.Prefetch, t.Terms, t.Tail, t.Matrix, t.Rows)
 }
 
 func (t *tilePrinter) define(s *loop.Tile) {
@@ -144,6 +144,11 @@ func plainTile(b *strings.Builder, t *loop.Tile) {
 		v = "max_f32(" + v + ", 0.0f)"
 	case "clip":
 		v = fmt.Sprintf("min_f32(max_f32(%s, %s), %s)", v, f32(t.Lo), f32(t.Hi))
+	}
+	if t.Tail > 0 {
+		v = fmt.Sprintf("if (o < %d || l < %d) s[SP[p] + o * %d + l] = %s;", t.OB-1, t.Tail, t.SO, v)
+		lanes("  ", v)
+		return
 	}
 	lanes("  ", fmt.Sprintf("s[SP[p] + o * %d + l] = %s;", t.SO, convert(tensor.F32, t.S.Type, v)))
 }

@@ -36,12 +36,13 @@ func x86Of(t backend.Traits) (x86, bool) {
 }
 
 type asmWriter struct {
-	b      strings.Builder
-	x      x86
-	t      *loop.Tile
-	xs, ws int // bytes of an element of X and W
-	forms  x86Form
-	lab    int
+	b       strings.Builder
+	x       x86
+	t       *loop.Tile
+	xs, ws  int // bytes of an element of X and W
+	forms   x86Form
+	lab     int
+	clobber string
 }
 
 // x86Form are the instructions of a kind of tile.
@@ -88,7 +89,7 @@ func (a *asmWriter) op(format string, args ...any) {
 
 func (a *asmWriter) r(i int) string { return fmt.Sprintf("%%%%%s%d", a.x.reg, i) }
 
-func (a *asmWriter) acc(o, p int) string { return a.r(o*a.t.P + p) }
+func (a *asmWriter) acc(o, p int) string { return a.of(o, o*a.t.P+p) }
 
 // x86Tile prints the body of a tile's function; "" if the tile does not fit
 // the registers.
@@ -119,12 +120,15 @@ func x86Tile(t *loop.Tile, traits backend.Traits) string {
 	a.loops(t.Red, accs, weights, free)
 	a.finish(accs)
 	var b strings.Builder
+	if a.masked() {
+		a.clobber = ", \"k1\""
+	}
 	b.WriteString("  __asm__ volatile(\n" + a.b.String())
 	b.WriteString("    :: [x] \"r\"(x), [w] \"r\"(w), [b] \"r\"(b), [s] \"r\"(s), [a] \"r\"(a)\n    : \"memory\", \"cc\", \"r8\", \"r9\", \"r10\", \"r11\", \"rcx\", \"rdx\"")
 	for i := range x.regs {
 		fmt.Fprintf(&b, ", \"xmm%d\"", i)
 	}
-	b.WriteString(");\n")
+	b.WriteString(a.clobber + ");\n")
 	return b.String()
 }
 
@@ -259,35 +263,34 @@ func (a *asmWriter) step(dx, dw, accs, weights, free, turn int) {
 			a.op("vfmadd231ps %d(%%%%r9), %s, %s", dx+t.XP[p]*4, w, a.acc(0, p))
 		}
 	case t.P == 1 && alike(t):
-		x := a.r(accs + turn%min(free, 2))
-		a.op("%s %d(%%%%r9), %s", a.forms.spread, dx+t.XP[0]*a.xs, x)
+		x := accs + turn%min(free, 2)
+		a.op("%s %d(%%%%r9), %s", a.forms.spread, dx+t.XP[0]*a.xs, a.of(0, x))
 		for o := range t.OB {
-			a.op("%s %d(%%%%r10), %s, %s", a.fma(), dw+o*t.WO*a.ws, x, a.acc(o, 0))
+			a.op("%s %d(%%%%r10), %s, %s", a.fma(), dw+o*t.WO*a.ws, a.of(o, x), a.acc(o, 0))
 		}
 	case t.P == 1 && !t.Lanes:
-		x := a.r(accs)
-		a.op("%s %d(%%%%r9), %s", a.forms.spread, dx+t.XP[0]*a.xs, x)
+		a.op("%s %d(%%%%r9), %s", a.forms.spread, dx+t.XP[0]*a.xs, a.of(0, accs))
 		for o := range t.OB {
-			w := a.r(accs + 1 + o%min(free-1, 2))
+			w := a.of(o, accs+1+o%min(free-1, 2))
 			a.weights(dw+o*t.WO*a.ws, w)
-			a.multiply(x, w, a.acc(o, 0))
+			a.multiply(a.of(o, accs), w, a.acc(o, 0))
 		}
 	default:
 		for o := range t.OB {
-			a.weights(dw+o*t.WO*a.ws, a.r(accs+o))
+			a.weights(dw+o*t.WO*a.ws, a.of(o, accs+o))
 		}
 		for p := range t.P {
 			at := dx + t.XP[p]*a.xs
 			if (free == 0 || t.OB == 1 && a.x.embed) && a.forms.embed != "" {
 				for o := range t.OB {
-					a.op("%s %d(%%%%r9)%s, %s, %s", a.forms.fma, at, a.forms.embed, a.r(accs+o), a.acc(o, p))
+					a.op("%s %d(%%%%r9)%s, %s, %s", a.forms.fma, at, a.spread(o), a.of(o, accs+o), a.acc(o, p))
 				}
 				continue
 			}
-			x := a.r(accs + weights + p%min(free, 2))
-			a.op("%s %d(%%%%r9), %s", a.forms.spread, at, x)
+			x := accs + weights + p%min(free, 2)
+			a.op("%s %d(%%%%r9), %s", a.forms.spread, at, a.of(0, x))
 			for o := range t.OB {
-				a.multiply(x, a.r(accs+o), a.acc(o, p))
+				a.multiply(a.of(o, x), a.of(o, accs+o), a.acc(o, p))
 			}
 		}
 	}
@@ -330,7 +333,11 @@ func (a *asmWriter) fma() string {
 // their last source for NaN, which is the accumulator: NaN stays NaN.
 func (a *asmWriter) finish(accs int) {
 	t := a.t
-	lo, hi := a.r(accs), a.r(accs+1)
+	lo, hi := accs, accs+1
+	if a.masked() {
+		a.op("mov $%d, %%%%r9d", 1<<t.Tail-1)
+		a.op("kmovw %%%%r9d, %%%%k1")
+	}
 	if t.Kind == loop.TileU8S8 {
 		for i := range accs {
 			a.op("vcvtdq2ps %s, %s", a.r(i), a.r(i))
@@ -338,10 +345,10 @@ func (a *asmWriter) finish(accs int) {
 	}
 	switch t.Act {
 	case "relu":
-		a.constant(lo, 0)
+		a.constant(a.r(lo), 0)
 	case "clip":
-		a.constant(lo, t.Lo)
-		a.constant(hi, t.Hi)
+		a.constant(a.r(lo), t.Lo)
+		a.constant(a.r(hi), t.Hi)
 	}
 	for o := range t.OB {
 		for p := range t.P {
@@ -353,14 +360,14 @@ func (a *asmWriter) finish(accs int) {
 				a.op("vpslld $16, %s, %s", wide, wide)
 				a.op("vaddps %s, %s, %s", wide, v, v)
 			case t.Add != nil:
-				a.op("vaddps %d(%%[a]), %s, %s", (t.AP[p]+o*t.AO)*4, v, v)
+				a.op("vaddps %d(%%[a]), %s, %s%s", (t.AP[p]+o*t.AO)*4, v, v, a.mask(o))
 			}
 			switch t.Act {
 			case "relu":
-				a.op("vmaxps %s, %s, %s", v, lo, v)
+				a.op("vmaxps %s, %s, %s", v, a.of(o, lo), v)
 			case "clip":
-				a.op("vmaxps %s, %s, %s", v, lo, v)
-				a.op("vminps %s, %s, %s", v, hi, v)
+				a.op("vmaxps %s, %s, %s", v, a.of(o, lo), v)
+				a.op("vminps %s, %s, %s", v, a.of(o, hi), v)
 			}
 			if t.S.Type == tensor.BF16 {
 				half := strings.Replace(v, "zmm", "ymm", 1)
@@ -368,7 +375,12 @@ func (a *asmWriter) finish(accs int) {
 				a.op("vmovups %s, %d(%%[s])", half, (t.SP[p]+o*t.SO)*2)
 				continue
 			}
-			a.op("vmovups %s, %d(%%[s])", v, (t.SP[p]+o*t.SO)*4)
+			at := (t.SP[p] + o*t.SO) * 4
+			if t.Stored(o) < t.L && !a.x.embed {
+				a.storeSome(o, o*t.P+p, at)
+				continue
+			}
+			a.op("vmovups %s, %d(%%[s])%s", v, at, a.mask(o))
 		}
 	}
 }

@@ -21,7 +21,7 @@ func (x *exec) tile(t *loop.Tile) {
 	g := int64(t.Kind.Group())
 	for o := range t.OB {
 		for p := range t.P {
-			for l := range t.L {
+			for l := range t.Stored(o) {
 				xi := xa + int64(t.XP[p])
 				if t.Lanes {
 					xi += int64(l) * g

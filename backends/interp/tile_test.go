@@ -1,6 +1,7 @@
 package interp
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -146,5 +147,23 @@ func TestTileTerms(t *testing.T) {
 	tile.Matrix = true
 	if _, err := runKernel(k, make([]float32, 6), make([]float32, 4)); err == nil || !strings.Contains(err.Error(), "a matrix tile of f32·f32") {
 		t.Errorf("a tile that no matrix unit can take: %v", err)
+	}
+}
+
+// TestTileTail: of the second of two vectors of two lanes only one is stored.
+//
+//	o0 = (1,2)·3 = (3,6), o1 = (5,·)·3 = (15,·); the last element stays what it was, NaN
+func TestTileTail(t *testing.T) {
+	x, w, s := buffer("x", 1, false), buffer("w", 4, false), buffer("s", 4, true)
+	tile := &loop.Tile{OB: 2, P: 1, L: 2, X: x, W: w, S: s, XAt: loop.Int(0), WAt: loop.Int(0), SAt: loop.Int(0),
+		XP: []int{0}, WO: 2, SO: 2, SP: []int{0}, Red: []loop.Red{{N: 1}}, Tail: 1}
+	k := &loop.Kernel{Family: "tile", Params: []*loop.Buffer{x, w, s}, Body: []loop.Stmt{tile}}
+	got, err := runKernel(k, []float32{3}, []float32{1, 2, 5, 7})
+	if want := []float32{3, 6, 15}; err != nil || !slices.Equal(got[:3], want) || got[3] == got[3] {
+		t.Errorf("%v, %v, want %v", got, err, want)
+	}
+	tile.Tail = 2
+	if _, err := runKernel(k, []float32{3}, []float32{1, 2, 5, 7}); err == nil || !strings.Contains(err.Error(), "last vector of 2 lanes has 2") {
+		t.Errorf("a tail that is none: %v", err)
 	}
 }

@@ -78,8 +78,9 @@ func (c *tileCode) run(f *frame) {
 	xa, wa, ba, sa, aa := c.xa(f), c.wa(f), c.ba(f), c.sa(f), c.aa(f)
 	var acc [8]float32
 	for o := range c.OB {
-		for l := 0; l < c.L; l += 4 {
+		for l := 0; l < c.Stored(o); l += 4 {
 			width := min(4, c.L-l)
+			kept := min(width, c.Stored(o)-l)
 			for p := 0; p < c.P; p += 2 {
 				points := min(2, c.P-p)
 				c.start(f, &acc, ba+o*c.L+l, width)
@@ -95,7 +96,7 @@ func (c *tileCode) run(f *frame) {
 					if c.a >= 0 {
 						add = aa + o*c.AO + c.AP[p+q] + l
 					}
-					c.finish(f, acc[4*q:4*q+width], at, add)
+					c.finish(f, acc[4*q:4*q+kept], at, add)
 				}
 			}
 		}

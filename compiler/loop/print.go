@@ -96,6 +96,9 @@ func printTile(b *strings.Builder, t *Tile, in string) {
 	if len(t.Terms) > 0 {
 		fmt.Fprintf(b, " terms %v", t.Terms)
 	}
+	if t.Tail > 0 {
+		fmt.Fprintf(b, " tail %d", t.Tail)
+	}
 	if t.Matrix {
 		fmt.Fprintf(b, " matrix %d", t.Rows)
 	}

@@ -86,6 +86,9 @@ type Tile struct {
 	AP         []int
 	// Prefetch is how many bytes ahead of W to prefetch; 0 for none.
 	Prefetch int
+	// Tail is how many lanes of the last vector exist: the others are not added to,
+	// nor stored. 0 is all of them.
+	Tail int
 	// Matrix marks a tile for a matrix unit, which has the form that Check
 	// demands: the points are one or two runs of Rows points; a run is a
 	// matrix of Rows rows of 64 bytes of X, equally far apart, and each of the OB
@@ -113,6 +116,14 @@ func (t *Tile) Steps() int {
 	return n
 }
 
+// Stored is how many lanes of a vector are stored.
+func (t *Tile) Stored(o int) int {
+	if t.Tail > 0 && o == t.OB-1 {
+		return t.Tail
+	}
+	return t.L
+}
+
 // Products are the terms of each step, never none.
 func (t *Tile) Products() [][2]int {
 	if len(t.Terms) == 0 {
@@ -130,6 +141,8 @@ func (t *Tile) Check() error {
 		return fmt.Errorf("a tile of %d×%d×%d", t.OB, t.P, t.L)
 	case len(t.XP) != t.P || len(t.SP) != t.P || t.Add != nil && len(t.AP) != t.P:
 		return fmt.Errorf("a tile of %d points has offsets of %d, %d and %d", t.P, len(t.XP), len(t.SP), len(t.AP))
+	case t.Tail < 0 || t.Tail >= t.L || t.Tail > 0 && (t.Lanes || t.Matrix || t.Kind != TileF32 || t.S.Type != tensor.F32 || t.Add != nil && t.Add.Type != tensor.F32):
+		return fmt.Errorf("a tile whose last vector of %d lanes has %d", t.L, t.Tail)
 	case t.Lanes && (t.OB != 1 || len(t.Terms) > 0):
 		return fmt.Errorf("a depthwise tile of %d vectors and %d terms", t.OB, len(t.Terms))
 	}

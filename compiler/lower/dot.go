@@ -54,7 +54,11 @@ func (l *lowerer) newDot(n *ir.Node) *tiledDot {
 		return s
 	}
 	d.b, d.m, d.k, d.n = size(x, d.LB), size(x, d.LF), size(x, d.LC), size(y, d.RF)
-	if d.b*d.m*d.k*d.n == 0 || d.n < d.lanes/2 {
+	if d.b*d.m*d.k*d.n == 0 {
+		return nil
+	}
+	few := d.n < d.lanes/2
+	if few && !d.fewPay() {
 		return nil
 	}
 	d.w = constant(y)
@@ -66,9 +70,38 @@ func (l *lowerer) newDot(n *ir.Node) *tiledDot {
 		right = "constant"
 	}
 	d.site = l.siteOf(n, fmt.Sprintf("dot batch%d m%d k%d n%d %s", d.b, d.m, d.k, d.n, right))
-	d.decide(l, n)
+	if few {
+		d.site.form(formDirect, formDirect)
+	} else {
+		d.decide(l, n)
+	}
 	return d
 }
+
+// fewPay reports that a tile whose only vector is mostly empty takes less time
+// than a sum along the lanes for each result, whose lanes are to be added up.
+func (d *tiledDot) fewPay() bool {
+	if d.lanes < 8 || d.m < 4 {
+		return false
+	}
+	tile := float64(d.k) * max(0.5, 4/float64(min(d.m, 28)))
+	sums := float64(d.n) * (1.5*float64(d.k)/float64(d.lanes) + 14)
+	return tile < sums
+}
+
+// tail is how many lanes the last vector of a row has if tiles can store such;
+// 0: all of them.
+func (d *tiledDot) tail(dst *place) int {
+	n := d.n % d.lanes
+	if d.lanes < 8 || d.kind != loop.TileF32 || dst.layout.As != tensor.Invalid || d.k > longestSum && !d.addsTail(n) {
+		return 0
+	}
+	return n
+}
+
+// addsTail reports that a tile can add to the lanes of a tail and read no more:
+// registers as wide as that, or masks.
+func (d *tiledDot) addsTail(n int) bool { return d.lanes == 16 || n == 4 }
 
 // decide picks the form.
 func (d *tiledDot) decide(l *lowerer, n *ir.Node) {
@@ -293,9 +326,16 @@ func (d *tiledDot) emit(l *lowerer, g *group, dst *place, lhs, w *buf, blocks in
 	prefetch := l.prefetch(d.site, weights, d.shape.points() == 1)
 	yb, xb, wb := k.param(dst.buf, true), k.param(lhs, false), k.param(w, false)
 	ob, tm := d.shape.OB, d.shape.TW
+	tail := d.tail(dst)
 	p := l.peel(g, g.root.Rank()-1, func(v *ir.Value) bool {
 		q := l.places[v]
-		return q != nil && q.layout.isPlain() && l.tileStores(q.layout) && d.n%d.lanes == 0
+		if q == nil || !q.layout.isPlain() {
+			return false
+		}
+		if tail > 0 {
+			return q.layout.As == tensor.Invalid && d.addsTail(tail)
+		}
+		return l.tileStores(q.layout) && d.n%d.lanes == 0
 	})
 	if p.bias != nil && len(d.RF) != 1 && p.bias.Len() > 1 {
 		p = peeled{last: g.anchor.Outputs[0]}
@@ -309,7 +349,7 @@ func (d *tiledDot) emit(l *lowerer, g *group, dst *place, lhs, w *buf, blocks in
 	} else if p.bias != nil {
 		bb = k.param(l.biasBuf(d.y.Name, p.bias, d.n, blocks), false)
 	}
-	direct := p.last == g.root && d.n%d.lanes == 0 && l.tileStores(dst.layout)
+	direct := p.last == g.root && (d.n%d.lanes == 0 || tail > 0) && l.tileStores(dst.layout)
 	grp := d.kind.Group()
 	if d.center != 0 {
 		direct, d.sums = false, k.param(d.sumsBuf, false)
@@ -318,13 +358,16 @@ func (d *tiledDot) emit(l *lowerer, g *group, dst *place, lhs, w *buf, blocks in
 	if !direct {
 		scratch = k.local("s", tensor.F32, ob*tm*d.lanes)
 	}
-	tile := func(ob, tm int, b, block, m *loop.Expr) []loop.Stmt {
+	tile := func(ob, tm int, last bool, b, block, m *loop.Expr) []loop.Stmt {
 		t := &loop.Tile{Kind: d.kind, OB: ob, P: tm, L: d.lanes, X: xb, W: wb, B: bb, Act: p.act, Lo: p.lo, Hi: p.hi, WO: d.lanes * grp, Prefetch: prefetch}
 		t.Red = []loop.Red{{N: d.k / grp, XStep: grp, WStep: ob * d.lanes * grp}}
 		if d.w == nil {
 			t.WO, t.Red[0].WStep = d.k*d.lanes, d.lanes*grp
 		}
 		row := loop.Add(loop.Mul(b, d.m), m)
+		if tail > 0 && last {
+			t.Tail = tail
+		}
 		t.XAt = loop.Mul(row, d.k)
 		t.WAt = loop.Mul(loop.Add(loop.Mul(b, blocks), block), d.k*d.lanes)
 		if bb != nil {
@@ -368,12 +411,16 @@ func (d *tiledDot) emit(l *lowerer, g *group, dst *place, lhs, w *buf, blocks in
 		b, mi = loop.Div(bm, mb), loop.Mod(bm, mb)
 	}
 	block, m := loop.Mul(gi, ob), loop.Mul(mi, tm)
-	rows := func(ob int) []loop.Stmt {
+	rows := func(ob int, last bool) []loop.Stmt {
 		return choice(mi, d.m/tm, mb,
-			func() []loop.Stmt { return tile(ob, tm, b, block, m) },
-			func() []loop.Stmt { return tile(ob, d.m%tm, b, block, m) })
+			func() []loop.Stmt { return tile(ob, tm, last, b, block, m) },
+			func() []loop.Stmt { return tile(ob, d.m%tm, last, b, block, m) })
 	}
-	body := choice(gi, blocks/ob, perRow, func() []loop.Stmt { return rows(ob) }, func() []loop.Stmt { return rows(blocks % ob) })
+	full := blocks / ob
+	if tail > 0 {
+		full = (blocks - 1) / ob
+	}
+	body := choice(gi, full, perRow, func() []loop.Stmt { return rows(ob, false) }, func() []loop.Stmt { return rows(blocks-full*ob, true) })
 	work := 2 * int64(d.b) * int64(d.m) * int64(d.k) * int64(d.n)
 	l.close(d.site, work)
 	k.finish("dot", []loop.Stmt{&loop.For{Var: v, Par: work >= 8*parallelWork && v.N > 1, Body: body}}, work)
