@@ -23,6 +23,8 @@ type tiledConv struct {
 	w          *tensor.Tensor
 	wName      string
 	wino       int // tile size of Winograd's form, 0 for the direct one
+	parts      int // of bfloat16 in which a matrix unit multiplies numbers, 0 without one
+	mostWeight float64
 	mode       precision.Mode
 	site       *site
 	operands
@@ -64,6 +66,15 @@ func (l *lowerer) newTiled(n *ir.Node) *tiledConv {
 			c.hi[a] = max(0, (geo.Out[a]+m-1)/m*m+geo.Kernel[a]-1-geo.Lo[a]-xs[2+a])
 			continue
 		}
+		if c.parts > 0 { // whole units are read
+			s := c.stage(0, geo.Out[0], geo.Out[1])
+			last := 0
+			for _, p := range s.phases {
+				last = max(last, p[a])
+			}
+			c.hi[a] = max(0, (geo.Out[a]-1+s.more[a])*geo.Strides[a]+last+1-geo.Lo[a]-xs[2+a])
+			continue
+		}
 		c.hi[a] = max(0, (geo.Out[a]-1)*geo.Strides[a]+(geo.Kernel[a]-1)*geo.Dilations[a]+1-geo.Lo[a]-xs[2+a])
 	}
 	return c
@@ -72,6 +83,7 @@ func (l *lowerer) newTiled(n *ir.Node) *tiledConv {
 // convTile is one tiled convolution being emitted.
 type convTile struct {
 	*tiledConv
+	staging
 	k        *kb
 	g        *group
 	x, y     *place
@@ -138,8 +150,12 @@ func (l *lowerer) conv(c *tiledConv, g *group, dst *place) error {
 	l.places[g.root] = nil
 	defer func() { l.places[g.root] = dst }()
 	t := &convTile{sumsBuf: sums, tiledConv: c, g: g, x: x, y: dst, lanes: l.o.Lanes, rows: c.Out[0], cols: c.Out[1]}
-	if c.wino > 0 {
-		t.emitWinograd(l)
+	if c.wino > 0 || c.parts > 0 {
+		t.flat = c.pointwise() && x.layout.isBare() && dst.layout.isBare()
+		if t.flat {
+			t.rows, t.cols = 1, t.rows*t.cols
+		}
+		t.emitStaged(l)
 		return nil
 	}
 	t.p = l.peel(g, 1, func(v *ir.Value) bool {
@@ -376,7 +392,6 @@ func (t *convTile) epilogue(ob, tr, tw int, image, block, oh, ow *loop.Expr) loo
 
 // element stores one lane of one point.
 func (t *convTile) element(o, r *loop.Var, tr, tw int, col, lane, image, block, oh, ow *loop.Expr) *loop.Store {
-	k := t.k
 	ch := loop.Add(loop.Mul(loop.Add(block, loop.V(o)), t.lanes), lane)
 	idx := []*loop.Expr{image, ch, loop.Add(oh, loop.V(r)), loop.Add(ow, col)}
 	if t.flat {
@@ -384,13 +399,20 @@ func (t *convTile) element(o, r *loop.Var, tr, tw int, col, lane, image, block, 
 	}
 	point := loop.Add(loop.Add(loop.Mul(loop.V(o), tr*tw), loop.Mul(loop.V(r), tw)), col)
 	held := loop.At(t.scratch, loop.Add(loop.Mul(point, t.lanes), lane))
-	k.memo = map[string]*loop.Expr{}
 	if t.sums != nil {
 		held = t.centered(held, loop.At(t.sums, loop.Add(loop.Mul(image, t.Out[0]*t.Out[1]), loop.Add(loop.Mul(idx[2], t.Out[1]), idx[3]))))
 	}
-	k.over[t.p.last] = func([]*loop.Expr) *loop.Expr { return held }
+	return t.finished(t.p.last, held, idx)
+}
+
+// finished stores an element through the epilogue that begins with value v,
+// which is held.
+func (t *convTile) finished(v *ir.Value, held *loop.Expr, idx []*loop.Expr) *loop.Store {
+	k, ch := t.k, idx[1]
+	k.memo = map[string]*loop.Expr{}
+	k.over[v] = func([]*loop.Expr) *loop.Expr { return held }
 	val := k.access(t.g.root, idx)
-	delete(k.over, t.p.last)
+	delete(k.over, v)
 	val = t.y.layout.stored(val)
 	val = loop.If(loop.Less(ch, loop.Int(t.oc)), val, loop.Number(val.Type, 0, 0))
 	return &loop.Store{Buf: t.yb, Index: t.y.layout.offset(idx), Val: val}

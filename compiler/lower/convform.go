@@ -30,6 +30,7 @@ func (c *tiledConv) decide(l *lowerer, n *ir.Node) bool {
 	c.icb, c.ocb = blocks(c.ic), blocks(c.oc)
 	var heuristic string
 	var possible []string
+	cycles := 0.0 // of the heuristic's form, where a matrix unit may be faster
 	blocked := l.fromBlocks(n.Inputs[0])
 	halves, short := operands{kind: loop.TileBF16}, l.halves(c.mode) && c.ic/g >= 8
 	if c.rowwiseFits(lanes) {
@@ -56,9 +57,11 @@ func (c *tiledConv) decide(l *lowerer, n *ir.Node) bool {
 			if short {
 				heuristic, relative = formBF16, 0.5
 			}
-			if m := c.chooseWinograd(l, relative); m > 0 {
+			m, vectors := c.chooseWinograd(l, relative)
+			if m > 0 {
 				heuristic = formWinograd + strconv.Itoa(m)
 			}
+			cycles = vectors / vectorsPerCycle
 		}
 	case g == c.ic && g == c.oc:
 		possible = append(possible, formDepthwise)
@@ -68,12 +71,21 @@ func (c *tiledConv) decide(l *lowerer, n *ir.Node) bool {
 		}
 	case (c.ic/g)%lanes == 0 && (c.oc/g)%lanes == 0:
 		heuristic, possible = formDirect, append(possible, formDirect)
+		cycles = float64(c.ocb*c.Out[0]*c.Out[1]*c.Kernel[0]*c.Kernel[1]*c.ic/g) / vectorsPerCycle
 		if short {
 			heuristic = formBF16
 		}
 	}
 	if short && slices.Contains(possible, formDirect) {
 		possible = append(possible, formBF16)
+	}
+	units := c.matrixForms(l, n.Inputs[0].Static()[0], c.winograds(l))
+	cycles *= float64(n.Inputs[0].Static()[0]) / float64(max(l.o.Threads, 1))
+	for _, f := range units {
+		possible = append(possible, f.name)
+		if f.cycles < cycles {
+			heuristic, cycles = f.name, f.cycles
+		}
 	}
 	bytes, ok := l.bytes(n.Inputs[0], c.w, c.ic/g*c.Kernel[0]*c.Kernel[1])
 	if ok && (bytes.center == 0 || g == 1 && c.pointwise()) && (g == 1 && c.ic >= 4 || g > 1 && slices.Contains(possible, formDirect)) {
@@ -99,12 +111,14 @@ func (c *tiledConv) decide(l *lowerer, n *ir.Node) bool {
 		switch form {
 		case formInt8:
 			c.operands = bytes
-		case formBF16:
+		case formBF16, formAMX:
 			c.operands = halves
 		}
 		c.groupWidth = c.ocb / g
 		c.icb = blocks(c.ic / g)
-		if m, ok := strings.CutPrefix(form, formWinograd); ok {
+		if i := slices.IndexFunc(units, func(f matrixForm) bool { return f.name == form }); i >= 0 {
+			c.wino, c.parts = units[i].wino, units[i].parts
+		} else if m, ok := strings.CutPrefix(form, formWinograd); ok {
 			c.wino, _ = strconv.Atoi(m)
 		}
 	}

@@ -20,7 +20,10 @@ type Layout struct {
 
 func plain(shape []int) Layout { return Layout{Shape: shape, L: 1} }
 
-func (l Layout) isPlain() bool { return l.L == 1 && l.Lo == [2]int{} && l.Hi == [2]int{} }
+func (l Layout) isPlain() bool { return l.L == 1 && l.isBare() }
+
+// isBare reports a layout without halo.
+func (l Layout) isBare() bool { return l.Lo == [2]int{} && l.Hi == [2]int{} }
 
 // blocks is the number of channel blocks.
 func (l Layout) blocks() int { return (l.Shape[1] + l.L - 1) / l.L }

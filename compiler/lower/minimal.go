@@ -86,8 +86,11 @@ func minimalTile(m, taps int) int {
 	return m
 }
 
-// winograd gives the matrices for tiles of m outputs.
+// winograd gives the matrices for tiles of m outputs; for 0 those of one tap.
 func (c *tiledConv) winograd(m int) winograd {
+	if m == 0 {
+		return winograd{newMinimal(1, 1), newMinimal(1, 1)}
+	}
 	h, w := c.Kernel[0], c.Kernel[1]
 	return winograd{newMinimal(minimalTile(m, h), h), newMinimal(minimalTile(m, w), w)}
 }

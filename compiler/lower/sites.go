@@ -177,6 +177,7 @@ func (l *lowerer) close(s *site, flops int64) {
 // of the same contraction, on large ones.
 var efforts = map[string]float64{
 	formWinograd + "2": 0.6, formWinograd + "4": 0.42, formWinograd + "6": 0.36, "bf16": 0.5, "f16": 0.9,
+	formAMX: 0.16, formAMX3: 0.38, formAMX6: 0.66, formWinograd + "4-" + formAMX3: 0.22, formWinograd + "4-" + formAMX6: 0.3,
 }
 
 // Effort is about how long a contraction takes in a form, in units of plain

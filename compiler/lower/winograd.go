@@ -2,74 +2,8 @@ package lower
 
 import (
 	"github.com/lathe-ml/lathe/compiler/loop"
-	"github.com/lathe-ml/lathe/compiler/schedule"
 	"github.com/lathe-ml/lathe/compiler/tensor"
 )
-
-// emitWinograd makes one kernel: per chunk of tiles it transforms the input,
-// multiplies for each frequency, and transforms back.
-func (t *convTile) emitWinograd(l *lowerer) {
-	w := t.winograd(t.wino)
-	lanes := t.lanes
-	th, tw := (t.Out[0]+w.h.m-1)/w.h.m, (t.Out[1]+w.w.m-1)/w.w.m
-	unit, most := tw, th
-	if th == 1 {
-		unit, most = 1, tw
-	}
-	var sizes []int
-	for r := 1; r <= most && r*unit <= max(unit, 4*chunkTiles); r++ {
-		sizes = append(sizes, r)
-	}
-	heuristic, split := t.divide(w, th, tw, sizes, l.o.Threads)
-	size := l.number(t.site, func(c *schedule.Choice) *int { return &c.Rows }, heuristic, sizes...)
-	t.site.fit = func(c *schedule.Choice) {
-		if c.TW > c.Rows*unit { // a register tile is within a chunk
-			c.OB, c.TR, c.TW = 0, 0, 0
-		}
-	}
-	c := t.chunked(w.freqs(), th, tw, size)
-	tiles := c.rows * c.cols
-	k := l.kernelFor(t.g.root)
-	t.k = k
-	t.yb, t.xb = k.param(t.y.buf, true), k.param(t.x.buf, false)
-	per := t.ocb / split // output blocks of a part
-	s := l.tile(t.site, per, 1, tiles, t.icb*lanes, false)
-	t.prefetch = l.prefetch(t.site, 0, false)
-	t.wb = k.param(t.winogradWeights(l, w, s.OB, per), false)
-	t.plain = k.param(t.plainWeights(l), false)
-	vb := k.local("v", tensor.F32, w.freqs()*t.icb*tiles*lanes)
-	mb := k.local("m", tensor.F32, w.freqs()*per*tiles*lanes)
-	v := k.fresh("t", t.y.layout.Shape[0]*c.down*c.across*split)
-	whole := loop.Div(loop.V(v), split)
-	block := loop.Mul(loop.Mod(loop.V(v), split), per)
-	image, part := loop.Div(whole, c.down*c.across), loop.Mod(whole, c.down*c.across)
-	at := tilesAt{first(loop.Div(part, c.across), c.rows, th), first(loop.Mod(part, c.across), c.cols, tw), c}
-	var body []loop.Stmt
-	if zero := t.zeroHalos(per, image, block); zero != nil {
-		body = append(body, choice(part, 1, c.down*c.across, func() []loop.Stmt { return zero }, func() []loop.Stmt { return nil })...)
-	}
-	body = append(body, t.forward(w, vb, image, at)...)
-	body = append(body, t.multiply(w, s, vb, mb, tiles, block, per)...)
-	body = append(body, t.back(w, mb, image, at, block, per)...)
-	work := 2 * int64(t.y.layout.Shape[0]) * int64(t.oc) * int64(t.Out[0]*t.Out[1]) * int64(t.Kernel[0]*t.Kernel[1]*t.ic)
-	l.close(t.site, work)
-	k.finish("winograd", []loop.Stmt{&loop.For{Var: v, Par: work >= 8*parallelWork && v.N > 1, Body: body}}, work)
-}
-
-// tilesAt are the tiles of a chunk, from a row and column of tiles on.
-type tilesAt struct {
-	row, col *loop.Expr
-	chunk
-}
-
-// first is where the i-th chunk of a size begins among n tiles.
-func first(i *loop.Expr, size, n int) *loop.Expr {
-	e := loop.Mul(i, size)
-	if n%size == 0 {
-		return e
-	}
-	return &loop.Expr{Kind: loop.Call, Type: tensor.I64, Fn: "clamp", Args: []*loop.Expr{e, loop.Int(0), loop.Int(n - size)}}
-}
 
 // combo is a sum of terms with constant factors; zero factors vanish.
 func combo(c []float64, x func(int) *loop.Expr) *loop.Expr {
@@ -111,77 +45,60 @@ func (k *kb) grid(name string, rows, cols int, val func(i, j int) *loop.Expr) (r
 	return regs, sets
 }
 
-// forward computes Bᵀ·d·B of every tile: v[frequency][block][tile][lane].
-func (t *convTile) forward(w winograd, vb *loop.Buffer, image *loop.Expr, at tilesAt) []loop.Stmt {
-	k, lanes, tiles := t.k, t.lanes, at.rows*at.cols
-	cb, rr, cc, ci := k.fresh("c", t.icb), k.fresh("r", at.rows), k.fresh("w", at.cols), k.fresh("l", lanes)
+// forward brings a chunk of the input into scratch.
+func (t *convTile) forward(vb *loop.Buffer, at *stagedAt) []loop.Stmt {
+	if t.parts > 0 {
+		return t.forwardParts(vb, at)
+	}
+	k, lanes := t.k, t.lanes
+	cb, rr, cc, ci := k.fresh("c", t.icb), k.fresh("r", t.chunk.rows), k.fresh("w", t.chunk.cols), k.fresh("l", lanes)
+	body := t.frequencies(at, loop.V(cb), loop.V(rr), loop.V(cc), loop.V(ci), func(f int, val *loop.Expr) loop.Stmt {
+		tile := loop.Add(loop.Mul(loop.V(rr), t.chunk.cols), loop.V(cc))
+		to := loop.Add(loop.Mul(loop.V(cb), t.units()*lanes), loop.Add(loop.Mul(tile, lanes), loop.V(ci)))
+		return &loop.Store{Buf: vb, Index: loop.Add(to, loop.Int(f*t.icb*t.units()*lanes)), Val: val}
+	})
+	return loop.Nest([]*loop.Var{cb, rr, cc, ci}, []loop.LoopKind{loop.Serial, loop.Serial, loop.Serial, loop.Vector}, body...)
+}
+
+// pixel is where a lane of a pixel of the input lies, counted from a unit of the
+// chunk on.
+func (t *convTile) pixel(at *stagedAt, cb, row, col *loop.Expr, y, x int) *loop.Expr {
 	xl := t.x.layout
-	plane := loop.Add(loop.Mul(image, xl.blocks()), loop.V(cb))
-	ih := loop.Add(loop.Mul(loop.Add(at.row, loop.V(rr)), w.h.m), loop.Int(-t.Lo[0]))
-	iw := loop.Add(loop.Mul(loop.Add(at.col, loop.V(cc)), w.w.m), loop.Int(-t.Lo[1]))
+	plane := loop.Add(loop.Mul(at.image, xl.blocks()), cb)
+	if t.Groups > 1 {
+		plane = loop.Add(plane, loop.Mul(loop.Div(at.block, t.groupWidth), t.icb))
+	}
+	ih := loop.Add(loop.Mul(loop.Add(at.row, row), t.step[0]), loop.Int(-t.Lo[0]))
+	iw := loop.Add(loop.Mul(loop.Add(at.col, col), t.step[1]), loop.Int(-t.Lo[1]))
+	return t.at(xl, plane, loop.Add(ih, loop.Int(y)), loop.Add(iw, loop.Int(x)))
+}
+
+// frequencies computes Bᵀ·d·B of one lane of a tile.
+func (t *convTile) frequencies(at *stagedAt, cb, row, col, lane *loop.Expr, store func(f int, val *loop.Expr) loop.Stmt) []loop.Stmt {
+	k, w := t.k, t.wg
 	d, body := k.grid("d", w.h.n, w.w.n, func(i, j int) *loop.Expr {
-		return loop.At(t.xb, loop.Add(t.at(xl, plane, loop.Add(ih, loop.Int(i)), loop.Add(iw, loop.Int(j))), loop.V(ci)))
+		return loop.At(t.xb, loop.Add(t.pixel(at, cb, row, col, i, j), lane))
 	})
 	e, more := k.grid("b", w.h.n, w.w.n, func(i, j int) *loop.Expr {
 		return combo(w.h.bt[i], func(x int) *loop.Expr { return loop.R(d[x][j]) })
 	})
 	body = append(body, more...)
-	tile := loop.Add(loop.Mul(loop.V(rr), at.cols), loop.V(cc))
 	for i := range w.h.n {
 		for j := range w.w.n {
-			to := loop.Add(loop.Mul(loop.V(cb), tiles*lanes), loop.Add(loop.Mul(tile, lanes), loop.V(ci)))
-			to = loop.Add(to, loop.Int((i*w.w.n+j)*t.icb*tiles*lanes))
-			body = append(body, &loop.Store{Buf: vb, Index: to, Val: combo(w.w.bt[j], func(x int) *loop.Expr { return loop.R(e[i][x]) })})
+			body = append(body, store(i*w.w.n+j, combo(w.w.bt[j], func(x int) *loop.Expr { return loop.R(e[i][x]) })))
 		}
 	}
-	return loop.Nest([]*loop.Var{cb, rr, cc, ci}, []loop.LoopKind{loop.Serial, loop.Serial, loop.Serial, loop.Vector}, body...)
-}
-
-// multiply is a product of matrices for each frequency.
-func (t *convTile) multiply(w winograd, s tileShape, vb, mb *loop.Buffer, tiles int, from *loop.Expr, per int) []loop.Stmt {
-	k, lanes := t.k, t.lanes
-	f := k.fresh("f", w.freqs())
-	one := func(ob, p int, block, first *loop.Expr) []loop.Stmt {
-		x := &loop.Tile{OB: ob, P: p, L: lanes, X: vb, W: t.wb, S: mb, WO: lanes, SO: tiles * lanes, Prefetch: t.prefetch}
-		x.Red = []loop.Red{{N: t.icb, XStep: tiles * lanes, WStep: lanes * ob * lanes}, {N: lanes, XStep: 1, WStep: ob * lanes}}
-		x.XAt = loop.Add(loop.Mul(loop.V(f), t.icb*tiles*lanes), loop.Mul(first, lanes))
-		x.WAt = loop.Mul(loop.Add(loop.Mul(loop.V(f), t.ocb), loop.Add(from, block)), t.icb*lanes*lanes)
-		x.SAt = loop.Add(loop.Mul(loop.Add(loop.Mul(loop.V(f), per), block), tiles*lanes), loop.Mul(first, lanes))
-		for i := range p {
-			x.XP, x.SP = append(x.XP, i*lanes), append(x.SP, i*lanes)
-		}
-		return []loop.Stmt{x}
-	}
-	across := func(ob int, block *loop.Expr) []loop.Stmt {
-		var body []loop.Stmt
-		if full := tiles / s.TW; full > 0 {
-			c := k.fresh("x", full)
-			body = loop.Nest([]*loop.Var{c}, []loop.LoopKind{loop.Serial}, one(ob, s.TW, block, loop.Mul(loop.V(c), s.TW))...)
-		}
-		if rest := tiles % s.TW; rest > 0 {
-			body = append(body, one(ob, rest, block, loop.Int(tiles-rest))...)
-		}
-		return body
-	}
-	var body []loop.Stmt
-	if full := per / s.OB; full > 0 {
-		o := k.fresh("o", full)
-		body = loop.Nest([]*loop.Var{o}, []loop.LoopKind{loop.Serial}, across(s.OB, loop.Mul(loop.V(o), s.OB))...)
-	}
-	if rest := per % s.OB; rest > 0 {
-		body = append(body, across(rest, loop.Int(per-rest))...)
-	}
-	return loop.Nest([]*loop.Var{f}, []loop.LoopKind{loop.Serial}, body...)
+	return body
 }
 
 // back computes Aᵀ·m·A of every tile and stores it through the epilogue.
-func (t *convTile) back(w winograd, mb *loop.Buffer, image *loop.Expr, at tilesAt, first *loop.Expr, per int) []loop.Stmt {
-	k, lanes, tiles := t.k, t.lanes, at.rows*at.cols
-	ob, rr, cc, ci := k.fresh("o", per), k.fresh("r", at.rows), k.fresh("w", at.cols), k.fresh("l", lanes)
-	tile := loop.Add(loop.Mul(loop.V(rr), at.cols), loop.V(cc))
+func (t *convTile) back(mb *loop.Buffer, at *stagedAt) []loop.Stmt {
+	k, w, lanes, tiles := t.k, t.wg, t.lanes, t.inARow()
+	ob, rr, cc, ci := k.fresh("o", at.per), k.fresh("r", t.chunk.rows), k.fresh("w", t.chunk.cols), k.fresh("l", lanes)
+	tile := loop.Add(loop.Mul(loop.V(rr), t.chunk.cols), loop.V(cc))
 	s, body := k.grid("s", w.h.n, w.w.n, func(i, j int) *loop.Expr {
 		from := loop.Add(loop.Mul(loop.V(ob), tiles*lanes), loop.Add(loop.Mul(tile, lanes), loop.V(ci)))
-		return loop.At(mb, loop.Add(from, loop.Int((i*w.w.n+j)*per*tiles*lanes)))
+		return loop.At(mb, loop.Add(from, loop.Int((i*w.w.n+j)*at.per*tiles*lanes)))
 	})
 	e, more := k.grid("a", w.h.m, w.w.n, func(i, j int) *loop.Expr {
 		return combo(w.h.at[i], func(x int) *loop.Expr { return loop.R(s[x][j]) })
@@ -197,22 +114,14 @@ func (t *convTile) back(w winograd, mb *loop.Buffer, image *loop.Expr, at tilesA
 			body = append(body, &loop.Store{Buf: yb, Index: loop.Add(loop.V(ci), loop.Int((i*w.w.m+j)*lanes)), Val: loop.R(o[i][j])})
 		}
 	}
-	inner := t.guarded(w, o, body, yb, image, loop.Add(at.row, loop.V(rr)), loop.Add(at.col, loop.V(cc)), loop.Add(first, loop.V(ob)), ci)
+	inner := t.guarded(o, body, yb, at, loop.Add(at.row, loop.V(rr)), loop.Add(at.col, loop.V(cc)), loop.Add(at.block, loop.V(ob)), ci)
 	i, j, ln := k.fresh("i", w.h.m), k.fresh("j", w.w.m), k.fresh("l", lanes)
 	oh := loop.Add(loop.Mul(loop.Add(at.row, loop.V(rr)), w.h.m), loop.V(i))
 	ow := loop.Add(loop.Mul(loop.Add(at.col, loop.V(cc)), w.w.m), loop.V(j))
-	ch := loop.Add(loop.Mul(loop.Add(first, loop.V(ob)), lanes), loop.V(ln))
-	idx := []*loop.Expr{image, ch, oh, ow}
-	a := t.g.anchor.Outputs[0]
-	k.memo = map[string]*loop.Expr{}
-	k.over[a] = func([]*loop.Expr) *loop.Expr {
-		return loop.At(yb, loop.Add(loop.Mul(loop.Add(loop.Mul(loop.V(i), w.w.m), loop.V(j)), lanes), loop.V(ln)))
-	}
-	val := k.access(t.g.root, idx)
-	delete(k.over, a)
-	val = t.y.layout.stored(val)
-	val = loop.If(loop.Less(ch, loop.Int(t.oc)), val, loop.Number(val.Type, 0, 0))
-	out := loop.Nest([]*loop.Var{ln}, []loop.LoopKind{loop.Vector}, &loop.Store{Buf: t.yb, Index: t.y.layout.offset(idx), Val: val})
+	ch := loop.Add(loop.Mul(loop.Add(at.block, loop.V(ob)), lanes), loop.V(ln))
+	held := loop.At(yb, loop.Add(loop.Mul(loop.Add(loop.Mul(loop.V(i), w.w.m), loop.V(j)), lanes), loop.V(ln)))
+	store := t.finished(t.g.anchor.Outputs[0], held, []*loop.Expr{at.image, ch, oh, ow})
+	out := loop.Nest([]*loop.Var{ln}, []loop.LoopKind{loop.Vector}, store)
 	if g := loop.And(loop.Less(oh, loop.Int(t.Out[0])), loop.Less(ow, loop.Int(t.Out[1]))); g.Kind != loop.Const {
 		out = []loop.Stmt{&loop.Cond{If: g, Then: out}}
 	}
@@ -220,41 +129,48 @@ func (t *convTile) back(w winograd, mb *loop.Buffer, image *loop.Expr, at tilesA
 	return loop.Nest([]*loop.Var{ob, rr, cc}, []loop.LoopKind{loop.Serial, loop.Serial, loop.Serial}, inner...)
 }
 
-// winogradWeights are G·g·Gᵀ in float64, rounded once, in the tiles' order:
-// frequency, tile of output blocks, input channels, blocks of the tile, lanes.
-func (t *convTile) winogradWeights(l *lowerer, w winograd, ob, per int) *buf {
-	lanes, ics := t.lanes, t.icb*t.lanes
-	src := t.w
-	ocb, oc, ic := t.ocb, t.oc, t.ic
-	return l.weightBuf(t.wName+"·winograd", w.freqs()*ocb*ics*lanes, func() []float32 {
-		out := make([]float32, w.freqs()*ocb*ics*lanes)
-		g := tensor.As[float32](src)
-		row := make([]float64, w.w.r) // a row of G·g
-		for o := range oc {
+// winogradWeights are G·g·Gᵀ in the tiles' order: frequency, tile of output
+// blocks, input channels, blocks of the tile, lanes.
+func (t *convTile) winogradWeights(l *lowerer, per int) *buf {
+	lanes, ics, ob := t.lanes, t.icb*t.lanes, t.shape.OB
+	n := t.wg.freqs() * t.ocb * ics * lanes
+	return l.weightBuf(t.wName+"·winograd", n, func() []float32 {
+		out := make([]float32, n)
+		t.transformed(func(f, o, c int, u float64) {
 			block := o / lanes
 			first := block % per / ob * ob
 			width := min(ob, per-first)
 			first += block / per * per
-			for c := range ic {
-				k := g[(o*ic+c)*w.h.r*w.w.r:]
-				for i := range w.h.n {
-					for x := range row {
-						row[x] = 0
-						for y := range w.h.r {
-							row[x] += w.h.g[i][y] * float64(k[y*w.w.r+x])
-						}
+			out[(f*t.ocb+first)*ics*lanes+(c*width+block-first)*lanes+o%lanes] = float32(u)
+		})
+		return out
+	})
+}
+
+// transformed gives the elements of G·g·Gᵀ, in float64, of which each is to be
+// rounded once.
+func (t *convTile) transformed(set func(f, o, c int, u float64)) {
+	w := t.wg
+	g := tensor.As[float32](t.w)
+	row := make([]float64, w.w.r) // a row of G·g
+	for o := range t.oc {
+		for c := range t.ic {
+			k := g[(o*t.ic+c)*w.h.r*w.w.r:]
+			for i := range w.h.n {
+				for x := range row {
+					row[x] = 0
+					for y := range w.h.r {
+						row[x] += w.h.g[i][y] * float64(k[y*w.w.r+x])
 					}
-					for j := range w.w.n {
-						u := 0.0
-						for x, v := range row {
-							u += v * w.w.g[j][x]
-						}
-						at := ((i*w.w.n+j)*ocb+first)*ics*lanes + (c*width+block-first)*lanes + o%lanes
-						out[at] = float32(u)
+				}
+				for j := range w.w.n {
+					u := 0.0
+					for x, v := range row {
+						u += v * w.w.g[j][x]
 					}
+					set(i*w.w.n+j, o, c, u)
 				}
 			}
 		}
-		return out
-	})
+	}
 }

@@ -2,6 +2,8 @@ package lower
 
 import (
 	"math"
+
+	"github.com/lathe-ml/lathe/compiler/schedule"
 )
 
 // winograds lists the sizes of tiles that the form and the precision allow.
@@ -24,10 +26,13 @@ func (c *tiledConv) winograds(l *lowerer) []int {
 	return out
 }
 
+// vectorsPerCycle is how many vectors are multiplied and added in a cycle.
+const vectorsPerCycle = 1.8
+
 // chooseWinograd gives the tile size that costs least, 0 for the direct form,
-// in estimated vector operations. relative is the cost of a direct product in
+// and its cost in estimated vector operations. relative is the cost of a direct product in
 // its best form, compared with F32.
-func (c *tiledConv) chooseWinograd(l *lowerer, relative float64) int {
+func (c *tiledConv) chooseWinograd(l *lowerer, relative float64) (best int, cost float64) {
 	icp := float64(c.icb * l.o.Lanes)
 	ocb := float64(c.ocb)
 	kh, kw := c.Kernel[0], c.Kernel[1]
@@ -35,7 +40,8 @@ func (c *tiledConv) chooseWinograd(l *lowerer, relative float64) int {
 	if c.ic < l.o.Lanes {
 		direct = float64(c.ic)
 	}
-	best, cost := 0, 0.85*relative*ocb*float64(c.Out[0]*c.Out[1])*direct*float64(kh*kw)
+	const prefer = 0.85 // what a transform must save
+	cost = prefer * relative * ocb * float64(c.Out[0]*c.Out[1]) * direct * float64(kh*kw)
 	for _, m := range c.winograds(l) {
 		mh, mw := minimalTile(m, kh), minimalTile(m, kw)
 		n := float64((mh + kh - 1) * (mw + kw - 1))
@@ -53,7 +59,10 @@ func (c *tiledConv) chooseWinograd(l *lowerer, relative float64) int {
 			best, cost = m, t
 		}
 	}
-	return best
+	if best == 0 {
+		cost /= prefer
+	}
+	return best, cost
 }
 
 // farWeights is how many bytes of a layer's weights the caches may keep from one
@@ -124,10 +133,30 @@ func (c chunk) size(th int) int {
 	return c.rows
 }
 
-// divide picks the size of the chunks and into how many parts the output
+// divideTiles picks the size of the chunks and into how many parts the output
 // channels are cut, such that threads have equal work: with parts the input is
 // transformed by each, which costs little where a map is small.
-func (t *convTile) divide(w winograd, th, tw int, sizes []int, threads int) (size, split int) {
+func (t *convTile) divideTiles(l *lowerer) (size, split int) {
+	unit, most := t.tw, t.th
+	if t.th == 1 {
+		unit, most = 1, t.tw
+	}
+	var sizes []int
+	for r := 1; r <= most && r*unit <= max(unit, 4*chunkTiles); r++ {
+		sizes = append(sizes, r)
+	}
+	size, split = t.balanced(sizes, l.o.Threads)
+	size = l.number(t.site, func(c *schedule.Choice) *int { return &c.Rows }, size, sizes...)
+	t.site.fit = func(c *schedule.Choice) {
+		if c.TW > c.Rows*unit { // a register tile is within a chunk
+			c.OB, c.TR, c.TW = 0, 0, 0
+		}
+	}
+	return size, split
+}
+
+func (t *convTile) balanced(sizes []int, threads int) (size, split int) {
+	w, th, tw := t.wg, t.th, t.tw
 	size, split = t.chunked(w.freqs(), th, tw, 0).size(th), 1
 	if threads < 2 {
 		return size, split

@@ -1,6 +1,8 @@
 package lower
 
 import (
+	"math"
+
 	"github.com/lathe-ml/lathe/compiler/loop"
 	"github.com/lathe-ml/lathe/compiler/tensor"
 )
@@ -10,19 +12,25 @@ import (
 // form does not have. But it spoils them visibly. Every output that depends on
 // such an element has a path to it with coefficients that are not zero, on
 // which it stays infinite or NaN. So a tile whose outputs are all finite is
-// right, and any other is computed once more in the direct form.
+// right, and any other is computed once more in the direct form. Of products of
+// parts that goes for outputs too that are less than is trusted, see parts.go.
 
 // guarded is the transform of one tile and one block of outputs into yb, and
 // the direct form where the outputs o are not all finite. row, col and block
 // say which tile and block it is, ci is the lane of the transform.
-func (t *convTile) guarded(w winograd, o [][]*loop.Reg, transform []loop.Stmt, yb *loop.Buffer, image, row, col, block *loop.Expr, ci *loop.Var) []loop.Stmt {
+func (t *convTile) guarded(o [][]*loop.Reg, transform []loop.Stmt, yb *loop.Buffer, at *stagedAt, row, col, block *loop.Expr, ci *loop.Var) []loop.Stmt {
 	k := t.k
 	bad := k.local("bad", tensor.F32, t.lanes)
 	zero := loop.Number(tensor.F32, 0, 0)
 	var sum *loop.Expr // 0 if all are finite, else NaN
 	for _, line := range o {
 		for _, r := range line {
-			if term := loop.Fn("mul", loop.R(r), zero); sum == nil {
+			term := loop.Fn("mul", loop.R(r), zero)
+			if at.least != nil {
+				small := loop.Fn("lt", loop.Fn("abs", loop.R(r)), loop.R(at.least))
+				term = loop.If(small, loop.Number(tensor.F32, math.NaN(), 0), term)
+			}
+			if sum == nil {
 				sum = term
 			} else {
 				sum = loop.Fn("add", sum, term)
@@ -34,29 +42,37 @@ func (t *convTile) guarded(w winograd, o [][]*loop.Reg, transform []loop.Stmt, y
 	l, all := k.fresh("l", t.lanes), k.reg("bad", tensor.F32)
 	body = append(body, &loop.Set{Reg: all, Val: zero, Decl: true})
 	body = append(body, loop.Nest([]*loop.Var{l}, []loop.LoopKind{loop.Vector}, &loop.Accum{Reg: all, Fn: "add", Val: loop.At(bad, loop.V(l))})...)
-	return append(body, &loop.Cond{If: loop.Fn("isnan", loop.R(all)), Then: t.directTile(w, yb, image, row, col, block)})
+	return append(body, &loop.Cond{If: loop.Fn("isnan", loop.R(all)), Then: t.directTile(yb, at.image, row, col, block)})
 }
 
 // directTile computes a tile of a block of outputs in the direct form, row by
 // row.
-func (t *convTile) directTile(w winograd, yb *loop.Buffer, image, row, col, block *loop.Expr) []loop.Stmt {
-	k, lanes, xl := t.k, t.lanes, t.x.layout
-	kh, kw := t.Kernel[0], t.Kernel[1]
-	i := k.fresh("d", w.h.m)
+func (t *convTile) directTile(yb *loop.Buffer, image, row, col, block *loop.Expr) []loop.Stmt {
+	w := t.wg
+	i := t.k.fresh("d", w.h.m)
 	ih := loop.Add(loop.Add(loop.Mul(row, w.h.m), loop.V(i)), loop.Int(-t.Lo[0]))
 	iw := loop.Add(loop.Mul(col, w.w.m), loop.Int(-t.Lo[1]))
-	tile := &loop.Tile{OB: 1, P: w.w.m, L: lanes, X: t.xb, W: t.plain, S: yb, WO: lanes, SO: w.w.m * lanes,
-		XAt: t.at(xl, loop.Mul(image, xl.blocks()), ih, iw), WAt: loop.Mul(block, t.icb*lanes*kh*kw*lanes), SAt: loop.Mul(loop.V(i), w.w.m*lanes),
+	return loop.Nest([]*loop.Var{i}, []loop.LoopKind{loop.Serial}, t.plainTile(yb, loop.Mul(loop.V(i), w.w.m*t.lanes), w.w.m, image, ih, iw, block))
+}
+
+// plainTile computes neighbouring points of a block of outputs in the direct
+// form, the first from the given row and column of the input on.
+func (t *convTile) plainTile(s *loop.Buffer, at *loop.Expr, points int, image, row, col, block *loop.Expr) loop.Stmt {
+	lanes, xl := t.lanes, t.x.layout
+	kh, kw := t.Kernel[0], t.Kernel[1]
+	plane := loop.Add(loop.Mul(image, xl.blocks()), loop.Mul(loop.Div(block, t.groupWidth), t.icb))
+	tile := &loop.Tile{OB: 1, P: points, L: lanes, X: t.xb, W: t.plain, S: s, WO: lanes, SO: points * lanes,
+		XAt: t.at(xl, plane, row, col), WAt: loop.Mul(block, t.icb*lanes*kh*kw*lanes), SAt: at,
 		Red: []loop.Red{
 			{N: t.icb, XStep: xl.plane(), WStep: kh * kw * lanes * lanes},
-			{N: kh, XStep: xl.cols() * xl.L, WStep: kw * lanes * lanes},
-			{N: kw, XStep: xl.L, WStep: lanes * lanes},
-			{N: min(lanes, t.ic), XStep: 1, WStep: lanes},
+			{N: kh, XStep: t.Dilations[0] * xl.cols() * xl.L, WStep: kw * lanes * lanes},
+			{N: kw, XStep: t.Dilations[1] * xl.L, WStep: lanes * lanes},
+			{N: min(lanes, t.ic/t.Groups), XStep: 1, WStep: lanes},
 		}}
-	for p := range w.w.m {
-		tile.XP, tile.SP = append(tile.XP, p*xl.L), append(tile.SP, p*lanes)
+	for p := range points {
+		tile.XP, tile.SP = append(tile.XP, p*t.Strides[1]*xl.L), append(tile.SP, p*lanes)
 	}
-	return loop.Nest([]*loop.Var{i}, []loop.LoopKind{loop.Serial}, tile)
+	return tile
 }
 
 // plainWeights are those of the direct form, one block of outputs at a time.

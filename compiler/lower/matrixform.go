@@ -1,0 +1,181 @@
+package lower
+
+import (
+	"math"
+
+	"github.com/lathe-ml/lathe/compiler/loop"
+	"github.com/lathe-ml/lathe/compiler/precision"
+	"github.com/lathe-ml/lathe/compiler/schedule"
+)
+
+// The forms of a contraction on a matrix unit of bfloat16, by the number of
+// parts of its operands; Winograd's have theirs in front.
+const (
+	formAMX  = "amx"
+	formAMX3 = "amx3" // two parts, three products
+	formAMX6 = "amx6" // three parts, six products
+)
+
+// partForms are the forms by parts, and the precision that each needs.
+var partForms = [...]struct {
+	name string
+	need precision.Mode
+}{1: {formAMX, precision.BF16}, 2: {formAMX3, precision.Fast}, 3: {formAMX6, precision.F32}}
+
+// What steps of a matrix unit take, in cycles: of all products of two runs of
+// rows with two vectors of outputs, and with one run; see KERNELS in RATIONALE.
+// Several parts are bound by products, one by loads.
+var (
+	pairCycles   = [...]float64{1: 90, 2: 216, 3: 432}
+	singleCycles = [...]float64{1: 60, 2: 120, 3: 230}
+	// splitCycles is a vector of the input being split, noted and stored.
+	splitCycles = [...]float64{1: 3, 2: 9, 3: 13}
+)
+
+const (
+	epilogueCycles = 5       // a vector of outputs
+	regionCycles   = 600     // the unit's configuration, and the loops around a chunk
+	scratchBytes   = 1 << 20 // of a chunk: about half of the second cache
+)
+
+// hasMatrix reports whether the target has a matrix unit for bfloat16.
+func (l *lowerer) hasMatrix() bool { return l.o.Lanes == loop.MatrixLanes && l.has("amx-bf16") }
+
+// partsIn lists in how many parts numbers may be multiplied in a mode.
+func (l *lowerer) partsIn(m precision.Mode) (list []int) {
+	if !l.hasMatrix() || m == precision.IEEE {
+		return nil
+	}
+	for i := 1; i < len(partForms); i++ {
+		if m.Allows(partForms[i].need) {
+			list = append(list, i)
+		}
+	}
+	return list
+}
+
+// sizes are the sizes of chunks that are worth a look: equal parts of a map.
+func (s *staging) sizes() (list []int) {
+	most := s.th
+	if s.th == 1 {
+		most = s.tw
+	}
+	for n := 1; n <= most && len(list) < 40; n++ {
+		if r := (most + n - 1) / n; len(list) == 0 || list[len(list)-1] != r {
+			list = append(list, r)
+		}
+	}
+	return list
+}
+
+// cut makes chunks of a size: rows, or columns where there is one row.
+func (s *staging) cut(size int) chunk {
+	if s.th == 1 {
+		return chunk{1, size, 1, (s.tw + size - 1) / size}
+	}
+	return chunk{size, s.tw, (s.th + size - 1) / size, 1}
+}
+
+// partsCost is about how many cycles a chunk takes for a part of the outputs, and
+// the scratch that it needs.
+func (c *tiledConv) partsCost(s staging, parts, icb, per int) (cycles float64, bytes int) {
+	freqs, points, units := s.wg.freqs(), s.inARow(), s.units()
+	kb := (icb + 1) / 2
+	bytes = freqs * parts * kb * units * unitSteps * 2
+	vectors := float64(icb * units * freqs)
+	outs := float64(per * points * freqs)
+	cycles = regionCycles + vectors*splitCycles[parts] + outs*epilogueCycles
+	if freqs > 1 {
+		bytes += freqs * per * points * loop.MatrixLanes * 4
+		cycles += 4*vectors + 2*outs // the transforms
+	}
+	rows := runs(points)
+	pairs, single := points/(2*rows), 0
+	switch rest := points % (2 * rows); {
+	case rest > rows:
+		pairs++
+	case rest > 0:
+		single = 1
+	}
+	tiles := float64(pairs)*pairCycles[parts] + float64(single)*singleCycles[parts]
+	groups := float64(per/2) + 0.6*float64(per%2)
+	return cycles + float64(freqs*kb*s.steps())*groups*tiles, bytes
+}
+
+// bestParts is the best size of chunks and number of parts of the outputs, and
+// about how many cycles each of the threads then has. Every part of the outputs
+// transforms the input for itself.
+func (c *tiledConv) bestParts(s staging, parts, icb, images, threads int) (size, split int, cycles float64) {
+	cycles = math.Inf(1)
+	width := c.ocb / c.Groups
+	least := math.MaxInt
+	for _, r := range s.sizes() {
+		s.chunk = s.cut(r)
+		for _, p := range []int{1, 2, threads, 2 * threads} {
+			if width%p != 0 || p > 2*threads {
+				continue
+			}
+			one, bytes := c.partsCost(s, parts, icb, width/p)
+			if bytes > scratchBytes && bytes >= least { // beyond the cache: the smallest
+				continue
+			}
+			n := images * s.down * s.across * p * c.Groups
+			total := one * float64((n+threads-1)/threads)
+			if total < cycles || least > scratchBytes && bytes < least {
+				size, split, cycles, least = r, p, total, bytes
+			}
+		}
+	}
+	return size, split, cycles
+}
+
+// divideParts decides the size of the chunks and into how many parts the outputs
+// are cut.
+func (t *convTile) divideParts(l *lowerer) (size, split int) {
+	size, split, _ = t.bestParts(t.staging, t.parts, t.icb, t.y.layout.Shape[0], max(l.o.Threads, 1))
+	size = l.number(t.site, func(c *schedule.Choice) *int { return &c.Rows }, size, t.sizes()...)
+	return size, split
+}
+
+// matrixForm is a form of a convolution on a matrix unit.
+type matrixForm struct {
+	name        string
+	wino, parts int
+	cycles      float64
+}
+
+// mostTerms bounds the products of a step that are written out.
+const mostTerms = 160
+
+// matrixForms lists the forms on a matrix unit that the mode and the weights
+// allow.
+func (c *tiledConv) matrixForms(l *lowerer, images int, winograds []int) (list []matrixForm) {
+	icg, width := c.ic/c.Groups, c.ocb/c.Groups
+	parts := l.partsIn(c.mode)
+	if len(parts) == 0 || icg < l.o.Lanes || c.oc < l.o.Lanes || c.Groups > 1 && (icg%l.o.Lanes != 0 || c.oc/c.Groups%l.o.Lanes != 0) || width == 0 {
+		return nil
+	}
+	most, direct := trusts(c.w, leastWeight, mostWeight)
+	_, transformed := trusts(c.w, leastTransformed, 1/leastTransformed)
+	c.mostWeight = most
+	icb := (icg + l.o.Lanes - 1) / l.o.Lanes
+	add := func(name string, wino, p int, s staging) {
+		_, _, cycles := c.bestParts(s, p, icb, images, max(l.o.Threads, 1))
+		list = append(list, matrixForm{name, wino, p, cycles})
+	}
+	for _, p := range parts {
+		s := c.stage(0, c.Out[0], c.Out[1])
+		if c.pointwise() {
+			s = c.stage(0, 1, c.Out[0]*c.Out[1])
+		}
+		if (direct || p == 1) && (len(s.phases) == 1 || len(s.taps)*len(partTerms[p]) <= mostTerms) {
+			add(partForms[p].name, 0, p, s)
+		}
+		for _, m := range winograds {
+			if p > 1 && m == 4 && transformed && c.Groups == 1 {
+				add(formWinograd+"4-"+partForms[p].name, 4, p, c.stage(4, c.Out[0], c.Out[1]))
+			}
+		}
+	}
+	return list
+}
