@@ -1,10 +1,15 @@
 package lower_test
 
 import (
+	"maps"
 	"math"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"testing"
 
+	"github.com/lathe-ml/lathe/backends/interp"
+	"github.com/lathe-ml/lathe/compiler/backend"
 	"github.com/lathe-ml/lathe/compiler/core"
 	"github.com/lathe-ml/lathe/compiler/ir"
 	"github.com/lathe-ml/lathe/compiler/lower"
@@ -46,21 +51,21 @@ type convCase struct {
 
 var matrixCases = []convCase{
 	{"3x3", 32, 32, 7, 7, 3, 1, 1, 1, 1},
-	{"3x3, odd blocks, no padding", 48, 24, 6, 9, 3, 1, 1, 0, 1},
-	{"3x3 with stride", 32, 48, 9, 10, 3, 2, 1, 1, 1},
-	{"3x3 with dilation", 16, 16, 8, 7, 3, 1, 2, 2, 1},
+	{"3x3, odd blocks, no padding", 48, 24, 5, 6, 3, 1, 1, 0, 1},
+	{"3x3 with stride", 16, 48, 7, 8, 3, 2, 1, 1, 1},
+	{"3x3 with dilation", 16, 16, 6, 5, 3, 1, 2, 2, 1},
 	{"3x3 with dilation and stride", 16, 16, 9, 9, 3, 2, 2, 2, 1},
 	{"1x1, flattened", 64, 40, 5, 7, 1, 1, 1, 0, 1},
 	{"1x1 with stride", 20, 32, 7, 6, 1, 2, 1, 0, 1},
 	{"1x1 of few points", 32, 80, 2, 2, 1, 1, 1, 0, 1},
-	{"5x5", 17, 16, 6, 6, 5, 1, 1, 2, 1},
-	{"one row", 16, 32, 1, 75, 3, 1, 1, 1, 1},
-	{"groups", 64, 32, 5, 6, 3, 1, 1, 1, 2},
+	{"5x5", 17, 16, 4, 4, 5, 1, 1, 2, 1},
+	{"one row", 16, 32, 1, 45, 3, 1, 1, 1, 1},
+	{"groups", 32, 32, 5, 6, 3, 1, 1, 1, 2},
 }
 
 func (c convCase) graph(r *rand.Rand) *ir.Graph {
 	b := core.NewBuilder("g")
-	x := b.Input("x", tensor.F32, 2, c.ic, c.h, c.w)
+	x := b.Input("x", tensor.F32, 1, c.ic, c.h, c.w)
 	kh := min(c.kernel, c.h)
 	w := short(r, math.Pow(2, -math.Round(math.Log2(float64(kh*c.kernel*c.ic/c.gr)))), c.oc, c.ic/c.gr, kh, c.kernel)
 	y := b.Conv(x, b.Const(w), core.ConvSpec{Strides: []int{c.stride, c.stride}, Dilations: []int{c.dil, c.dil},
@@ -78,23 +83,176 @@ func (c convCase) graph(r *rand.Rand) *ir.Graph {
 func TestMatrixForms(t *testing.T) {
 	for _, c := range matrixCases {
 		for _, f := range []struct {
-			form string
-			mode precision.Mode
-		}{{"amx6", precision.F32}, {"amx3", precision.Fast}, {"winograd4-amx3", precision.Fast}, {"winograd4-amx6", precision.F32}} {
+			form    string
+			mode    precision.Mode
+			threads []int
+		}{{"amx6", precision.F32, []int{1}}, {"amx3", precision.Fast, []int{1, 2}}, {"winograd4-amx3", precision.F16, []int{1}}, {"winograd4-amx6", precision.F32, []int{2}}} {
 			t.Run(c.name+", "+f.form, func(t *testing.T) {
 				r := rand.New(rand.NewPCG(31, 8))
 				g := c.graph(r)
-				for threads := 1; threads <= 2; threads++ {
+				if f.form[0] == 'w' && (c.kernel != 3 || c.stride*c.dil*c.gr != 1) {
+					return
+				}
+				for _, threads := range f.threads {
 					p := lowered(t, g, amx(f.mode, f.form, threads))
-					transforms := c.kernel == 3 && c.stride*c.dil*c.gr == 1
-					if n := tilesOf(p, "bf16"); n != 1 && (transforms || f.form[0] == 'a') {
+					if n := tilesOf(p, "bf16"); n != 1 {
 						t.Errorf("%d kernels with matrix tiles, forms %v", n, chosen(p))
-					}
-					if f.form[0] == 'w' && !transforms {
-						return
 					}
 				}
 			})
+		}
+	}
+}
+
+// TestMatrixBfloat16 holds that in the mode bf16 a matrix unit multiplies
+// bfloat16 values, which lie in memory between such products, and that all is
+// right: the numbers are small and whole, so that no rounding hides a mistake.
+func TestMatrixBfloat16(t *testing.T) {
+	r := rand.New(rand.NewPCG(32, 8))
+	small := func(shape ...int) *tensor.Tensor {
+		w := tensor.New(tensor.F32, shape...)
+		for i := range w.Len() {
+			w.SetFloat(i, float64(r.IntN(5)-2))
+		}
+		return w
+	}
+	b := core.NewBuilder("g")
+	whole := func(x *ir.Value) *ir.Value { return b.Min(b.Max(b.Round(x), b.Like(x, -4)), b.Like(x, 4)) }
+	conv := func(x *ir.Value, oc, k, stride int) *ir.Value {
+		spec := core.ConvSpec{Strides: []int{stride, stride}, Dilations: []int{1, 1}, Lo: []int{k / 2, k / 2}, Hi: []int{k / 2, k / 2}, Groups: 1}
+		return b.Conv(x, b.Const(small(oc, x.Static()[1], k, k)), spec)
+	}
+	x := whole(b.Input("x", tensor.F32, 1, 24, 9, 7))
+	y := whole(conv(x, 40, 3, 2))
+	z := b.Relu(b.Add(conv(y, 40, 1, 1), y)) // a sum with what is stored as bfloat16
+	z = whole(b.Mul(z, b.Like(z, 1.0/16)))
+	b.Output(conv(z, 16, 5, 2))
+	p := lowered(t, b.G, amx(precision.BF16, "amx", 1))
+	if n := tilesOf(p, "bf16"); n != 3 {
+		t.Errorf("%d kernels with products of bfloat16, want 3; forms %v", n, chosen(p))
+	}
+	stored := 0
+	for _, s := range p.Steps {
+		if k := s.Kernel; k.Family == "staged" && k.Params[0].Type == tensor.BF16 {
+			stored++
+		}
+	}
+	if stored != 2 {
+		t.Errorf("%d convolutions store bfloat16, want the two that others follow", stored)
+	}
+}
+
+// TestMatrixPrecisions holds which forms each precision may choose from.
+func TestMatrixPrecisions(t *testing.T) {
+	r := rand.New(rand.NewPCG(33, 8))
+	b := core.NewBuilder("g")
+	x := b.Input("x", tensor.F32, 1, 32, 8, 8)
+	w := short(r, 1.0/16, 32, 32, 3, 3)
+	b.Output(b.Conv(x, b.Const(w), core.ConvSpec{Strides: []int{1, 1}, Dilations: []int{1, 1}, Lo: []int{1, 1}, Hi: []int{1, 1}, Groups: 1}))
+	for m, want := range map[precision.Mode][]string{
+		precision.IEEE: {},
+		precision.F32:  {"amx6", "winograd4-amx6"},
+		precision.Fast: {"amx3", "amx6", "winograd4-amx6"},
+		precision.F16:  {"amx3", "amx6", "winograd4-amx3", "winograd4-amx6"},
+		precision.BF16: {"amx", "amx3", "amx6", "winograd4-amx3", "winograd4-amx6"},
+	} {
+		for _, weight := range []float32{0, 1e-31, 1e19, float32(math.Inf(1))} {
+			tensor.As[float32](w)[7] = weight
+			o := amx(m, "", 1)
+			o.Explore = true
+			p, err := lower.Lower(b.G, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			forms := map[string]bool{}
+			for _, c := range append(p.Sites[0].Space, p.Sites[0].Chosen) {
+				if strings.Contains(c.Form, "amx") {
+					forms[c.Form] = true
+				}
+			}
+			got := slices.Sorted(maps.Keys(forms))
+			if weight != 0 { // such cannot be split
+				want = slices.DeleteFunc(slices.Clone(want), func(f string) bool { return f != "amx" })
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("%s with a weight %g: forms %v, want %v", m, weight, got, want)
+			}
+		}
+	}
+}
+
+// TestMatrixSpecialNumbers holds that infinities, NaN, numbers that bfloat16
+// rounds to infinity and denormals mean to products of parts what they mean to
+// the evaluator, and spoil nothing that does not depend on them.
+func TestMatrixSpecialNumbers(t *testing.T) {
+	inf := math.Inf(1)
+	for _, c := range []struct {
+		name    string
+		special []float64
+		scale   float64
+	}{
+		{"infinity", []float64{inf}, 1}, {"both, and NaN", []float64{inf, -inf, math.NaN()}, 1},
+		{"near the largest", []float64{3.4e38, -3.4e38}, 1}, {"denormals", nil, 1e-40}, {"tiny", nil, 1e-30},
+		{"tiny among others", []float64{1e-40, 1e-35, 1e-20}, 1}, {"nothing else", []float64{1e-40}, 0},
+	} {
+		for _, f := range []struct {
+			form string
+			mode precision.Mode
+		}{{"amx6", precision.F32}, {"amx3", precision.Fast}, {"winograd4-amx6", precision.F32}} {
+			t.Run(c.name+", "+f.form, func(t *testing.T) {
+				r := rand.New(rand.NewPCG(34, 8))
+				b := core.NewBuilder("g")
+				x := b.Input("x", tensor.F32, 1, 32, 6, 6)
+				w := short(r, 1.0/16, 16, 32, 3, 3)
+				for i := range w.Len() {
+					if r.IntN(8) == 0 {
+						w.SetFloat(i, 0)
+					}
+				}
+				y := b.Conv(x, b.Const(w), core.ConvSpec{Strides: []int{1, 1}, Dilations: []int{1, 1}, Lo: []int{1, 1}, Hi: []int{1, 1}, Groups: 1})
+				b.Output(y)
+				b.Output(b.Min(b.Max(y, b.Like(y, 0)), b.Like(y, 6)))
+				in := short(r, c.scale, x.Static()...)
+				for _, v := range c.special {
+					in.SetFloat(r.IntN(in.Len()), v)
+				}
+				p, err := lower.Lower(b.G, amx(f.mode, f.form, 1))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if forms := chosen(p); !slices.Contains(forms, f.form) {
+					t.Fatalf("forms %v", forms)
+				}
+				same(t, b.G, p, in, c.scale)
+			})
+		}
+	}
+}
+
+// same holds that a program gives what the evaluator gives: numbers of the same
+// kind, finite ones within 1e-5 of the scale, and of the denormals' distance.
+func same(t *testing.T, g *ir.Graph, p *program.Program, in *tensor.Tensor, scale float64) {
+	t.Helper()
+	want, err := core.EvalGraph(g, []*tensor.Tensor{in})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := interp.New(p, interp.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	got := backend.NewOutputs(s)
+	if err := s.Run([]*tensor.Tensor{in}, got); err != nil {
+		t.Fatal(err)
+	}
+	for k := range want {
+		for i := range want[k].Len() {
+			x, y := got[k].Float(i), want[k].Float(i)
+			near := math.Abs(x-y) <= 1e-5*(scale+math.Abs(y))+64*0x1p-149
+			if x != y && !near && !(math.IsNaN(x) && math.IsNaN(y)) {
+				t.Fatalf("output %d, element %d: kernels give %v, the evaluator %v", k, i, x, y)
+			}
 		}
 	}
 }

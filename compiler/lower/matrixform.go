@@ -2,6 +2,7 @@ package lower
 
 import (
 	"math"
+	"slices"
 
 	"github.com/lathe-ml/lathe/compiler/loop"
 	"github.com/lathe-ml/lathe/compiler/precision"
@@ -16,11 +17,17 @@ const (
 	formAMX6 = "amx6" // three parts, six products
 )
 
-// partForms are the forms by parts, and the precision that each needs.
+// partForms are the forms by parts, and the precision that each needs: by itself,
+// and with Winograd's transforms, which magnify the error of products about ten
+// times. Those of one part are then useless.
 var partForms = [...]struct {
-	name string
-	need precision.Mode
-}{1: {formAMX, precision.BF16}, 2: {formAMX3, precision.Fast}, 3: {formAMX6, precision.F32}}
+	name              string
+	need, transformed precision.Mode
+}{
+	1: {formAMX, precision.BF16, ""},
+	2: {formAMX3, precision.Fast, precision.F16},
+	3: {formAMX6, precision.F32, precision.F32},
+}
 
 // What steps of a matrix unit take, in cycles: of all products of two runs of
 // rows with two vectors of outputs, and with one run; see KERNELS in RATIONALE.
@@ -171,10 +178,8 @@ func (c *tiledConv) matrixForms(l *lowerer, images int, winograds []int) (list [
 		if (direct || p == 1) && (len(s.phases) == 1 || len(s.taps)*len(partTerms[p]) <= mostTerms) {
 			add(partForms[p].name, 0, p, s)
 		}
-		for _, m := range winograds {
-			if p > 1 && m == 4 && transformed && c.Groups == 1 {
-				add(formWinograd+"4-"+partForms[p].name, 4, p, c.stage(4, c.Out[0], c.Out[1]))
-			}
+		if p > 1 && transformed && c.mode.Allows(partForms[p].transformed) && slices.Contains(winograds, 4) {
+			add(formWinograd+"4-"+partForms[p].name, 4, p, c.stage(4, c.Out[0], c.Out[1]))
 		}
 	}
 	return list

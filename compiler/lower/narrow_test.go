@@ -207,7 +207,7 @@ func TestBfloat16(t *testing.T) {
 	for _, other := range []lower.Options{
 		{Lanes: 16, Regs: 32, Features: o.Features},
 		{Lanes: 16, Regs: 32, Features: o.Features, Precision: precision.Fast},
-		{Lanes: 16, Regs: 32, Features: []string{"amx-bf16", "avx512-bf16"}, Precision: precision.BF16},
+		{Lanes: 16, Regs: 32, Features: []string{"amx-bf16", "avx512-bf16"}, Precision: precision.IEEE},
 		{Lanes: 8, Regs: 16, Precision: precision.BF16},
 	} {
 		if n := tilesOf(lowered(t, b.G, other), "bf16"); n != 0 {
