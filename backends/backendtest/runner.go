@@ -22,6 +22,9 @@ type Options struct {
 	Compiler string // a C compiler; "" finds one
 	TempDir  string // where artifacts are built; "" is the system's
 	Lower    compiler.Options
+	// Error is what outputs may deviate by, beyond the tolerance of the cases: the
+	// bound of a precision. 0 for none.
+	Error float64
 	// Ran, if not nil, gets each session after its run, to time it again.
 	Ran func(m *onnxfile.Model, s backend.Session, in, out []*tensor.Tensor)
 }
@@ -38,7 +41,7 @@ func Runner(be backend.Backend, o Options) conformance.Runner {
 		if err != nil {
 			return conformance.Outputs{}, err
 		}
-		res := conformance.Outputs{Bound: bound}
+		res := conformance.Outputs{Bound: bound, Error: o.Error}
 		err = with(ctx, be, o, x.Graph, func(ses backend.Session) error {
 			out := backend.NewOutputs(ses)
 			if err := ses.Run(in, out); err != nil {

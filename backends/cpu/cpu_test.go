@@ -1,6 +1,7 @@
 package cpu_test
 
 import (
+	"cmp"
 	"context"
 	"flag"
 	"os"
@@ -11,9 +12,11 @@ import (
 	"github.com/lathe-ml/lathe/backends/backendtest"
 	"github.com/lathe-ml/lathe/backends/cpu"
 	"github.com/lathe-ml/lathe/backends/toolchain"
+	"github.com/lathe-ml/lathe/compiler"
 	"github.com/lathe-ml/lathe/compiler/backend"
 	"github.com/lathe-ml/lathe/compiler/conformance"
 	"github.com/lathe-ml/lathe/compiler/onnxfile"
+	"github.com/lathe-ml/lathe/compiler/precision"
 	"github.com/lathe-ml/lathe/compiler/program"
 	"github.com/lathe-ml/lathe/compiler/tensor"
 	"github.com/lathe-ml/lathe/internal/emulate"
@@ -22,20 +25,13 @@ import (
 var (
 	filter  = flag.String("filter", "", "run only the cases that match")
 	cpuName = flag.String("cpu", "native", "the CPU to compile for")
+	mode    = flag.String("precision", "", "run the cases in this precision and for -cpu only")
 	table   = flag.Bool("table", false, "print the whole table")
 )
 
 // suite compiles each case, loads it and runs it. The environment variable KEEP
 // names a folder for the last artifact, TIMES asks for the time of a run.
-func suite(t *testing.T, dir string, tol conformance.Tolerance) {
-	if _, err := toolchain.Find(""); err != nil {
-		t.Skipf("no C compiler: %v", err)
-	}
-	be := cpu.Backend()
-	if tr, err := cpu.Target(*cpuName); err == nil && tr.Arch == "arm64" && runtime.GOARCH != "arm64" {
-		emulate.Need(t)
-		be = emulated(t, "")
-	}
+func suite(t *testing.T, be backend.Backend, v variant, cache, dir string, tol conformance.Tolerance) {
 	if k := os.Getenv("KEEP"); k != "" {
 		build := be.Build
 		be.Build = func(ctx context.Context, p *program.Program, dir string, o backend.Options) error {
@@ -49,7 +45,10 @@ func suite(t *testing.T, dir string, tol conformance.Tolerance) {
 			return os.CopyFS(k, os.DirFS(dir))
 		}
 	}
-	o := backendtest.Options{CPU: *cpuName, Threads: 1, CacheDir: t.TempDir()}
+	o := backendtest.Options{CPU: v.cpu, Threads: 1, CacheDir: cache, Lower: compiler.Options{Precision: v.mode}}
+	if !v.models {
+		o.Error = v.mode.Bound()
+	}
 	if os.Getenv("TIMES") != "" {
 		o.Ran = func(m *onnxfile.Model, s backend.Session, in, out []*tensor.Tensor) {
 			start, n := time.Now(), 0
@@ -65,10 +64,41 @@ func suite(t *testing.T, dir string, tol conformance.Tolerance) {
 	s.Test(t, be, o)
 }
 
-func TestNode(t *testing.T) {
-	suite(t, backendtest.Shared(t, "onnx-backend-tests", "node"), backendtest.Node)
+// inVariants runs a suite in each variant, or in the one of the flags.
+func inVariants(t *testing.T, tol conformance.Tolerance, parts ...string) {
+	dir := backendtest.Shared(t, parts...)
+	if _, err := toolchain.Find(""); err != nil {
+		t.Skipf("no C compiler: %v", err)
+	}
+	wanted, be := variants, cpu.Backend()
+	if *cpuName != "native" || *mode != "" {
+		m, err := precision.Parse(cmp.Or(*mode, precision.F32.String()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		wanted = []variant{{*cpuName, m, m.Bound() <= precision.Fast.Bound()}}
+		if tr, err := cpu.Target(*cpuName); err == nil && tr.Arch == "arm64" && runtime.GOARCH != "arm64" {
+			emulate.Need(t)
+			be = emulated(t, "")
+		}
+	}
+	be, reused := reusing(t, be)
+	cache, networks := t.TempDir(), tol == backendtest.Model
+	for _, v := range wanted {
+		if networks && !v.models {
+			continue
+		}
+		t.Run(v.String(), func(t *testing.T) {
+			if why := v.lacking(t); why != "" && len(wanted) > 1 {
+				t.Skip(why)
+			}
+			before := reused()
+			suite(t, be, v, cache, dir, tol)
+			t.Logf("%d artifacts are those of a variant before", reused()-before)
+		})
+	}
 }
 
-func TestModels(t *testing.T) {
-	suite(t, backendtest.Shared(t, "models"), backendtest.Model)
-}
+func TestNode(t *testing.T) { inVariants(t, backendtest.Node, "onnx-backend-tests", "node") }
+
+func TestModels(t *testing.T) { inVariants(t, backendtest.Model, "models") }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/lathe-ml/lathe/compiler/ir"
 	"github.com/lathe-ml/lathe/compiler/tensor"
+	"github.com/lathe-ml/lathe/compiler/wide"
 )
 
 // Tolerance says when an output is right: |got-want| ≤ ATol + RTol·|want| for
@@ -20,14 +21,47 @@ type Tolerance struct {
 	// float16 and bfloat16, and an error of 2e-6 of the tensor's largest
 	// magnitude (bins of a transform that cancel to almost nothing).
 	Lenient bool `json:"lenient"`
+	// Bound is the relative error of a layer, as the root of the mean square, that
+	// the arithmetic which runs states. ONNX's runner is made for cases of one op; in
+	// a model of several the errors of layers add up as squares, so that a float may
+	// be off by Bound·√nodes of its tensor's largest magnitude, and one that is
+	// dequantized at the end by its quantization step, or by the spread of its
+	// reference where that is recorded: a value between two steps falls to either
+	// side. 0: neither.
+	Bound float64 `json:"bound,omitempty"`
 	// Step is an absolute slack that Lenient adds to floats; a case whose
 	// outputs are dequantized adds their quantization step by itself, and a
 	// quantized model the spread of its reference where that is recorded.
 	Step float64 `json:"step,omitempty"`
+
+	norm, steps float64 // of one model: what Bound comes to
 }
 
 // Standard is the tolerance of ONNX's own runner.
 var Standard = Tolerance{RTol: 1e-3, ATol: 1e-7}
+
+// For gives the tolerance of a model: of a case of one op it is t.
+func (t Tolerance) For(g *ir.Graph) Tolerance {
+	nodes := 0
+	_ = g.Walk(func(_ *ir.Graph, n *ir.Node) error {
+		if n.Op != "Constant" {
+			nodes++
+		}
+		return nil
+	})
+	return t.ofNodes(nodes, OutputStep(g))
+}
+
+// OfLayers gives the tolerance of a network of which only the number of layers
+// is known.
+func (t Tolerance) OfLayers(n int) Tolerance { return t.ofNodes(n, 0) }
+
+func (t Tolerance) ofNodes(n int, step float64) Tolerance {
+	if t.Bound > 0 && n > 1 {
+		t.norm, t.steps = t.Bound*math.Sqrt(float64(n)), step
+	}
+	return t
+}
 
 // Compare says what differs first between the outputs of a run and the
 // recorded ones; nil if nothing. quantized allows the off-by-one of Lenient.
@@ -123,14 +157,14 @@ func compareTensor(got, want *tensor.Tensor, tol Tolerance, quantized bool) erro
 }
 
 func compareFloats(got, want *tensor.Tensor, tol Tolerance) error {
-	atol := tol.ATol
-	if tol.Lenient {
-		norm := 0.0
-		for i := range want.Len() {
-			if w := math.Abs(want.Float(i)); !math.IsInf(w, 0) && w > norm {
-				norm = w
-			}
+	norm := 0.0
+	for i := range want.Len() {
+		if w := math.Abs(want.Float(i)); !math.IsInf(w, 0) && w > norm {
+			norm = w
 		}
+	}
+	atol := max(tol.ATol, tol.norm*norm, tol.steps)
+	if tol.Lenient {
 		atol = max(atol, 1e-5, 2e-6*norm, tol.Step)
 	}
 	worst, at, bad := 0.0, -1, 0
@@ -152,6 +186,25 @@ func compareFloats(got, want *tensor.Tensor, tol Tolerance) error {
 		return nil
 	}
 	return fmt.Errorf("element %d of %s is %v, recorded is %v (%d of %d elements differ)", at, want, got.Float(at), want.Float(at), bad, want.Len())
+}
+
+// within reports whether float tensors deviate by no more than an error, as the
+// root of the mean square; all others must be equal.
+func within(got, want []*ir.Data, bound float64) bool {
+	for i := range want {
+		g, w := got[i].Unwrap(), want[i].Unwrap()
+		if g == nil || w == nil || g.Tensor == nil || w.Tensor == nil || g.Tensor.DType != w.Tensor.DType || !slices.Equal(g.Tensor.Shape, w.Tensor.Shape) {
+			return false
+		}
+		if !w.Tensor.DType.IsFloat() {
+			if !tensor.Equal(g.Tensor, w.Tensor) {
+				return false
+			}
+		} else if !wide.Of(g.Tensor, w.Tensor).Within(bound) {
+			return false
+		}
+	}
+	return len(got) == len(want)
 }
 
 // adjacent reports neighbouring values of a 16-bit float type.

@@ -105,3 +105,45 @@ func TestCompareForms(t *testing.T) {
 		t.Error("a missing output is not noticed")
 	}
 }
+
+// TestNetworkTolerance holds that the bound of a precision counts in models of
+// several ops only: √nodes of it, of the largest magnitude.
+func TestNetworkTolerance(t *testing.T) {
+	tol := Tolerance{RTol: 0, ATol: 1e-7, Bound: 1e-2}
+	for _, c := range []struct {
+		name      string
+		nodes     int
+		step      float64
+		got, want *tensor.Tensor
+		same      bool
+	}{
+		{"one op", 1, 0, f32s(100, 0.1), f32s(100, 0), false},
+		{"one op, one step off", 1, 0.5, f32s(0.5), f32s(0), false},
+		// √4·1e-2·100 = 2
+		{"four ops", 4, 0, f32s(100, 1.9), f32s(100, 0), true},
+		{"beyond", 4, 0, f32s(100, 2.1), f32s(100, 0), false},
+		{"one step off", 4, 3, f32s(100, 3), f32s(100, 0), true},
+		{"two steps off", 4, 3, f32s(100, 6), f32s(100, 0), false},
+	} {
+		err := Compare([]*ir.Data{ir.TensorData(c.got)}, []*ir.Data{ir.TensorData(c.want)}, tol.ofNodes(c.nodes, c.step), false)
+		if (err == nil) != c.same {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+}
+
+// TestStatedError holds that outputs may be within the error that a runner
+// states, as the root of the mean square, and that whole numbers may not.
+func TestStatedError(t *testing.T) {
+	// √(0.03²/2) of √((1+1)/2): 0.021
+	got, want := []*ir.Data{ir.TensorData(f32s(1, 1.03))}, []*ir.Data{ir.TensorData(f32s(1, 1))}
+	if !within(got, want, 0.022) || within(got, want, 0.02) {
+		t.Error("an error of 0.021 is not told from 0.020 and 0.022")
+	}
+	if within([]*ir.Data{ir.TensorData(as(tensor.I32, 2))}, []*ir.Data{ir.TensorData(as(tensor.I32, 3))}, 10) {
+		t.Error("whole numbers may differ")
+	}
+	if within(got, []*ir.Data{ir.TensorData(f32s(1, float32(math.NaN())))}, 10) {
+		t.Error("a number stands for NaN")
+	}
+}

@@ -150,6 +150,15 @@ func (c codegenFlags) options() (compiler.Options, error) {
 	return o, err
 }
 
+// loosest is the loosest precision that a layer may have.
+func (c codegenFlags) loosest() (precision.Mode, error) {
+	o, err := c.options()
+	if err == nil && (o.PrecisionAt != nil || c.tolerance != "") {
+		return precision.Modes[len(precision.Modes)-1].Mode, nil
+	}
+	return precision.Mode(o.Precision.String()), err
+}
+
 // build gives what a backend's Build is asked for.
 func (c codegenFlags) build(f *factory, t backend.Traits, name string, threads int) (backend.Options, error) {
 	cache, err := f.objectCache()

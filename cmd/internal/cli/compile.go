@@ -21,6 +21,7 @@ import (
 	"github.com/lathe-ml/lathe/compiler/fault"
 	"github.com/lathe-ml/lathe/compiler/onnx"
 	"github.com/lathe-ml/lathe/compiler/onnxfile"
+	"github.com/lathe-ml/lathe/compiler/precision"
 	"github.com/lathe-ml/lathe/compiler/tensor"
 	"github.com/lathe-ml/lathe/internal/atomicfile"
 )
@@ -212,6 +213,11 @@ func (o *compileOptions) build(ctx context.Context, m *onnxfile.Model, opt onnx.
 	}
 	if l.schedules != nil {
 		made["schedules"] = l.schedules
+	}
+	if mode, err := o.code.loosest(); err != nil {
+		return err
+	} else if mode != precision.F32 {
+		made["precision"] = mode.String()
 	}
 	if l.picked != nil {
 		made["tolerance"] = l.picked.Tolerance

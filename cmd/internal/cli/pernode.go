@@ -67,7 +67,7 @@ func (o *verifyOptions) nodes(ctx context.Context, e engine, m *onnxfile.Model) 
 	if err != nil {
 		return inModel(err, m)
 	}
-	return o.reportNodes(taps, got, want)
+	return o.reportNodes(o.tol.For(m.Graph), taps, got, want)
 }
 
 // addTaps makes the core value of each node's output an output of the core
@@ -118,11 +118,11 @@ func (o *verifyOptions) runGraph(ctx context.Context, e engine, g *ir.Graph, in 
 	return s.outputs()
 }
 
-func (o *verifyOptions) reportNodes(taps []tap, got []*ir.Data, want map[*ir.Value]*ir.Data) error {
+func (o *verifyOptions) reportNodes(tol conformance.Tolerance, taps []tap, got []*ir.Data, want map[*ir.Value]*ir.Data) error {
 	checks, failed := []nodeCheck{}, 0
 	for _, t := range taps {
 		c := nodeCheck{Node: t.node.Label(), Op: t.node.FullOp(), Value: t.v.Name, Status: string(conformance.Pass)}
-		if err := conformance.Compare([]*ir.Data{got[t.at]}, []*ir.Data{want[t.v]}, o.tol, false); err != nil {
+		if err := conformance.Compare([]*ir.Data{got[t.at]}, []*ir.Data{want[t.v]}, tol, false); err != nil {
 			c.Status, c.Reason = string(conformance.Fail), err.Error()
 			failed++
 		}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -10,10 +11,12 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/lathe-ml/lathe/backends/artifact"
 	"github.com/lathe-ml/lathe/compiler/conformance"
 	"github.com/lathe-ml/lathe/compiler/fault"
 	"github.com/lathe-ml/lathe/compiler/ir"
 	"github.com/lathe-ml/lathe/compiler/onnxfile"
+	"github.com/lathe-ml/lathe/compiler/precision"
 )
 
 type verifyOptions struct {
@@ -33,6 +36,7 @@ type verifyOptions struct {
 	allowSkip bool
 	perNode   bool
 	toLayer   bool // --bisect
+	exact     bool // the tolerance was given
 }
 
 func newVerifyCmd(f *factory) *cobra.Command {
@@ -54,6 +58,15 @@ every node's value, with nothing fused. --bisect leaves the kernels as they are
 and names the first layer whose value differs, and the first that is not what the
 evaluator makes of that layer's own inputs.
 
+Without --rtol and --atol a case of one op has the tolerance of ONNX's own runner,
+1e-3 relative and 1e-7 absolute. In a model of several nodes, where the errors of
+layers add up as squares, a float may also be off by the bound of the precision
+(see lathe bench --errors; 2e-6 for f32) times the square root of the number of
+nodes, of its tensor's largest magnitude; and one that is dequantized at the end by
+one quantization step, or by what the reference of a quantized model differs from
+itself, if a meta.json beside the model records that
+(ort_opt_disabled_vs_all_max_abs_diff). --rtol or --atol turns all that off.
+
 Exit codes: 5 if any case fails, 0 if none does.`,
 		Example: `  lathe verify --testdata cases/node --backend eval
   lathe verify --testdata cases/node --backend core --json
@@ -67,6 +80,7 @@ Exit codes: 5 if any case fails, 0 if none does.`,
 			if len(a) == 1 {
 				o.model = a[0]
 			}
+			o.exact = cmd.Flags().Changed("rtol") || cmd.Flags().Changed("atol")
 			ctx, stop := f.context(cmd)
 			defer stop()
 			return o.run(ctx)
@@ -98,6 +112,13 @@ func (o *verifyOptions) run(ctx context.Context) error {
 	if err := o.engine.settle(o.model); err != nil {
 		return err
 	}
+	if !o.exact {
+		mode, err := o.precision()
+		if err != nil {
+			return err
+		}
+		o.tol.Bound = mode.Bound()
+	}
 	if o.model != "" {
 		return o.verifyModel(ctx)
 	}
@@ -124,6 +145,19 @@ func (o *verifyOptions) run(ctx context.Context) error {
 		return err
 	}
 	return o.cases(ctx, e, cases)
+}
+
+// precision is the one of what is verified.
+func (o *verifyOptions) precision() (precision.Mode, error) {
+	if o.model == "" || !isArtifact(o.model) {
+		return o.engine.loosest()
+	}
+	man, err := artifact.Read(o.model)
+	if err != nil {
+		return "", err
+	}
+	name, _ := man.Made["precision"].(string)
+	return precision.Parse(cmp.Or(name, precision.F32.String()))
 }
 
 // cases runs a list of cases and reports them.
@@ -235,14 +269,14 @@ func (o *verifyOptions) verifyModel(ctx context.Context) error {
 	if err != nil {
 		return o.skipped(err)
 	}
-	return o.report(o.compared(e, o.model, got, want.Data, conformance.Quantizes(refModel.Graph)))
+	return o.report(o.compared(e, o.model, o.tol.For(refModel.Graph), got, want.Data, conformance.Quantizes(refModel.Graph)))
 }
 
 // compared is the report on one comparison.
-func (o *verifyOptions) compared(e engine, name string, got conformance.Outputs, want []*ir.Data, quantized bool) *conformance.Report {
+func (o *verifyOptions) compared(e engine, name string, tol conformance.Tolerance, got conformance.Outputs, want []*ir.Data, quantized bool) *conformance.Report {
 	rep := &conformance.Report{Backend: e.name, Tolerance: o.tol}
 	r := conformance.Result{Name: name, Status: conformance.Pass, Bound: got.Bound}
-	if err := conformance.Compare(got.Data, want, o.tol, quantized); err != nil {
+	if err := conformance.Compare(got.Data, want, tol, quantized); err != nil {
 		r.Status, r.Reason = conformance.Fail, err.Error()
 		rep.Fail++
 	} else {
@@ -258,6 +292,11 @@ func (o *verifyOptions) compared(e engine, name string, got conformance.Outputs,
 // recordedArtifact runs an artifact on data sets that were recorded with its
 // model.
 func (o *verifyOptions) recordedArtifact(ctx context.Context, e engine, m *onnxfile.Model, sets []string) error {
+	man, err := artifact.Read(m.Path)
+	if err != nil {
+		return err
+	}
+	tol := o.tol.OfLayers(len(man.Steps))
 	all := &conformance.Report{Backend: e.name, Tolerance: o.tol}
 	for _, dir := range sets {
 		set, err := conformance.ReadSet(m, dir)
@@ -268,7 +307,7 @@ func (o *verifyOptions) recordedArtifact(ctx context.Context, e engine, m *onnxf
 		if err != nil {
 			return err
 		}
-		rep := o.compared(e, dir, got, set.Outputs, false)
+		rep := o.compared(e, dir, tol, got, set.Outputs, false)
 		all.Pass, all.Fail, all.Cases = all.Pass+rep.Pass, all.Fail+rep.Fail, append(all.Cases, rep.Cases...)
 	}
 	return o.report(all)
