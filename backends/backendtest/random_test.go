@@ -4,22 +4,25 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"runtime"
 	"slices"
 	"testing"
 
 	"github.com/lathe-ml/lathe/backends/cpu"
+	"github.com/lathe-ml/lathe/backends/cpuid"
 	"github.com/lathe-ml/lathe/backends/interp"
 	"github.com/lathe-ml/lathe/backends/portable"
 	"github.com/lathe-ml/lathe/backends/toolchain"
 	"github.com/lathe-ml/lathe/compiler"
 	"github.com/lathe-ml/lathe/compiler/backend"
 	"github.com/lathe-ml/lathe/compiler/ir"
+	"github.com/lathe-ml/lathe/compiler/precision"
 	"github.com/lathe-ml/lathe/compiler/program"
 )
 
 var (
 	graphs = flag.Int("graphs", 50, "how many random graphs")
-	native = flag.Int("native", 8, "how many of them to compile for the CPU, too")
+	native = flag.Int("native", 8, "how many of them to compile for the CPU, too; as many for x86-64-v3, and in f32-fast")
 	seed   = flag.Uint64("seed", 1, "the first seed")
 	ops    = flag.Int("ops", 14, "ops of a random graph")
 	dump   = flag.Bool("dump", false, "print the kernels of the first seed")
@@ -41,9 +44,52 @@ func backwards() backend.Backend {
 // guard that holds for no lane of a chunk.
 var found = []uint64{32, 34, 83, 20184, 5465}
 
+// column is a way to run random graphs: a backend, the CPU that it makes code
+// for, a precision, and which of the graphs it gets.
+type column struct {
+	backend.Backend
+	cpu      string
+	mode     precision.Mode
+	from, to int
+}
+
+func (c column) String() string {
+	if c.cpu == "" && c.mode == "" {
+		return c.Name
+	}
+	return c.Name + " " + c.cpu + " " + c.mode.String()
+}
+
+// columns are all graphs on the backends that need no C compiler, and some on
+// native code: these differ, since what is compiled costs time.
+func columns() []column {
+	n, all := *native, len(found)+*graphs
+	list := []column{
+		{Backend: interp.Backend(), to: all},
+		{Backend: interp.Backend(), mode: precision.Fast, to: all},
+		{Backend: backwards(), to: all},
+		{Backend: portable.Backend(), to: all},
+	}
+	if _, err := toolchain.Find(""); err != nil {
+		return list
+	}
+	list = append(list, column{Backend: cpu.Backend(), to: n})
+	if runs("x86-64-v3") {
+		list = append(list, column{Backend: cpu.Backend(), cpu: "x86-64-v3", from: n / 2, to: n + n/2},
+			column{Backend: cpu.Backend(), cpu: "x86-64-v3", mode: precision.Fast, from: n + n/2, to: 2 * n})
+	}
+	return append(list, column{Backend: cpu.Backend(), mode: precision.Fast, from: n, to: 2 * n})
+}
+
+// runs reports whether this machine runs code for a CPU.
+func runs(name string) bool {
+	t, err := cpu.Target(name)
+	have := cpuid.Here()
+	return err == nil && t.Arch == runtime.GOARCH && !slices.ContainsFunc(t.Features, func(f string) bool { return !slices.Contains(have, f) })
+}
+
 // TestRandomGraphs compares the evaluator with every backend.
 func TestRandomGraphs(t *testing.T) {
-	backends := []backend.Backend{interp.Backend(), backwards(), portable.Backend(), cpu.Backend()}
 	_, noCC := toolchain.Find("")
 	o := Options{CacheDir: t.TempDir()}
 	seeds := slices.Clone(found)
@@ -56,12 +102,14 @@ func TestRandomGraphs(t *testing.T) {
 			t.Errorf("seed %d: the generator made a wrong graph: %v", s, err)
 			continue
 		}
-		for _, be := range backends {
-			if *only != "" && be.Name != *only || be.Name == "cpu" && (noCC != nil || i >= *native) {
+		for _, c := range columns() {
+			if *only != "" && c.Name != *only || i < c.from || i >= c.to {
 				continue
 			}
-			if err := guarded(be, o, r); err != nil {
-				t.Errorf("seed %d on %s: %v\n%s", s, be.Name, err, shrunk(be, o, s))
+			o := o
+			o.CPU, o.Lower.Precision = c.cpu, c.mode
+			if err := guarded(c.Backend, o, r); err != nil {
+				t.Errorf("seed %d on %s: %v\n%s", s, c, err, shrunk(c.Backend, o, s))
 			}
 		}
 	}
