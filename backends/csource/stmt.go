@@ -143,16 +143,6 @@ func (p *printer) block(body []loop.Stmt, tiles *tilePrinter) {
 }
 
 func (p *printer) loop(f *loop.For, tiles *tilePrinter) {
-	if extremes(f) {
-		n := 2 * tiles.traits.Lanes
-		for n > f.Var.N {
-			n /= 2
-		}
-		if n >= 4 {
-			p.lanes(f, n, tiles)
-			return
-		}
-	}
 	if f.Team {
 		p.team(f, tiles)
 		return
@@ -169,6 +159,10 @@ func (p *printer) loop(f *loop.For, tiles *tilePrinter) {
 	}
 	if s, loads, ok := mixed(f, tiles.traits.Lanes); ok {
 		p.blocks(f, s, loads, tiles.traits.Lanes, lo, hi, tiles)
+		return
+	}
+	if s := p.strip(f, tiles); s != nil {
+		s.print(lo, hi)
 		return
 	}
 	if n := tiles.traits.Lanes; f.Var.N > n && f.Var.N < 32*n && f.Var.N%n != 0 && repeatable(f) {
@@ -234,89 +228,6 @@ func (p *printer) overlapped(f *loop.For, n int, tiles *tilePrinter) {
 	p.line("for (i64 %s = %d; %s < %d; %s++) {", v, f.Var.N-n, v, f.Var.N, v)
 	p.block(f.Body, tiles)
 	p.line("}")
-}
-
-// extremes reports whether a vector loop accumulates maxima and minima of
-// floats, and nothing else.
-func extremes(f *loop.For) bool {
-	found := false
-	if f.Kind != loop.Vector || f.Par {
-		return false
-	}
-	for _, s := range f.Body {
-		switch a := s.(type) {
-		case *loop.Accum:
-			if a.Fn != "min" && a.Fn != "max" || !a.Reg.Type.IsFloat() {
-				return false
-			}
-			found = true
-		case *loop.Store, *loop.Set:
-		default:
-			return false
-		}
-	}
-	return found
-}
-
-// lanes prints a loop that accumulates extremes with n accumulators side by
-// side: as a reduction of OpenMP, gcc combines them one after the other at the
-// end, each step of which waits for the one before (3 to 6 times slower for
-// rows of 128 to 512).
-func (p *printer) lanes(f *loop.For, n int, tiles *tilePrinter) {
-	var accs []*loop.Accum
-	for _, s := range f.Body {
-		if a, ok := s.(*loop.Accum); ok && p.regs[a.Reg] == "" {
-			p.line("%s %s_l[%d] __attribute__((aligned(64)));", cType[a.Reg.Type], a.Reg.Name, n)
-			p.regs[a.Reg] = a.Reg.Name + "_l[l]"
-			accs = append(accs, a)
-		}
-	}
-	simd := func(to int, body func()) {
-		p.line("#pragma omp simd")
-		p.line("for (int l = 0; l < %d; l++) {", to)
-		in := p.indent
-		p.indent += "  "
-		body()
-		p.indent = in
-		p.line("}")
-	}
-	each := func(format string) func() {
-		return func() {
-			for _, a := range accs {
-				p.line(format, a.Reg.Name)
-			}
-		}
-	}
-	simd(n, each("%[1]s_l[l] = %[1]s;"))
-	at := func(from string) func() {
-		return func() {
-			p.line("const i64 %s = %s + l;", f.Var.Name, from)
-			p.body(f.Body, tiles)
-		}
-	}
-	whole := f.Var.N - f.Var.N%n
-	p.line("for (i64 %s_b = 0; %s_b < %d; %s_b += %d) {", f.Var.Name, f.Var.Name, whole, f.Var.Name, n)
-	p.indent += "  "
-	simd(n, at(f.Var.Name+"_b"))
-	p.indent = p.indent[2:]
-	p.line("}")
-	if rest := f.Var.N - whole; rest > 0 {
-		simd(rest, at(fmt.Sprint(whole)))
-	}
-	join := func(half int) func() {
-		return func() {
-			for _, a := range accs {
-				p.line("%[1]s_l[l] = %[2]s_%[3]s(%[1]s_l[l], %[1]s_l[l + %[4]d]);", a.Reg.Name, a.Fn, a.Reg.Type, half)
-			}
-		}
-	}
-	for half := n / 2; half >= 1; half /= 2 {
-		simd(half, join(half))
-	}
-	each("%[1]s = %[1]s_l[0];")()
-	for _, a := range accs {
-		delete(p.regs, a.Reg)
-	}
 }
 
 func reductions(body []loop.Stmt) string {

@@ -20,103 +20,274 @@ func identity(op string, d tensor.DType) *loop.Expr { return loop.Of(core.Identi
 // emitRows makes one kernel of reductions over the same axes and of what they
 // scale. Per row: a pass for each reduction, which keeps its result in a
 // register, then a pass that stores. Values that several passes need and that
-// are dear to compute are kept in a row of scratch.
+// are dear to compute are kept in a row of scratch, and dear functions of the
+// results are computed once. Where rows lie across, several are done side by
+// side: the lanes are neighbouring rows and results are kept in arrays.
 func (l *lowerer) emitRows(g *group) error {
 	full := g.rows[0].Inputs[0].Static()
-	axes := g.rows[0].Ints("axes")
 	dst := l.target(g.root)
 	l.places[g.root] = nil
 	defer func() { l.places[g.root] = dst }()
-	k := l.kernelFor(g.root)
-	out := k.param(dst.buf, true)
-	var outerShape, innerShape []int
-	for i, d := range full {
-		if slices.Contains(axes, i) {
-			innerShape = append(innerShape, d)
-		} else {
-			outerShape = append(outerShape, d)
-		}
-	}
 	if tensor.Numel(full) == 0 {
 		return nil
 	}
 	l.clear(g.root, dst)
-	outer := k.fresh("r", tensor.Numel(outerShape))
-	oidx := loop.Unflatten(loop.V(outer), outerShape)
-	at := func(in []*loop.Expr) []*loop.Expr {
-		idx := make([]*loop.Expr, len(full))
-		o, i := 0, 0
-		for a := range full {
-			if slices.Contains(axes, a) {
-				idx[a] = in[i]
-				i++
-			} else {
-				idx[a] = oidx[o]
-				o++
-			}
-		}
-		return idx
-	}
-	rowLen := tensor.Numel(innerShape)
-	keep := l.rowTemps(g, full, rowLen)
+	r := l.rowsOf(g, dst)
+	r.out = r.param(dst.buf, true)
 	var body []loop.Stmt
-	inner := func(build func(idx []*loop.Expr, flat *loop.Expr) []loop.Stmt) loop.Stmt {
-		v := k.fresh("j", rowLen)
-		return &loop.For{Var: v, Kind: loop.Vector, Body: build(at(loop.Unflatten(loop.V(v), innerShape)), loop.V(v))}
+	work := int64(0)
+	for _, red := range g.rows {
+		x := red.Inputs[0]
+		total := r.result(red.Outputs[0], accumulator(x.DType()))
+		body = append(body, r.each(total.set(identity(red.Op, total.kind)))...)
+		body = append(body, r.inner(func(idx []*loop.Expr, flat *loop.Expr) []loop.Stmt {
+			stmts := r.keep(x, idx, flat)
+			val := loop.To(total.kind, r.access(x, idx))
+			work += int64(val.Cost()+1) * int64(tensor.Numel(full))
+			return append(stmts, total.add(combine[red.Op], val))
+		}))
+		total.done(red.Outputs[0])
+		body = append(body, r.derived(red.Outputs[0])...)
 	}
-	// reach finds the dear values that an expression needs and that no pass has
-	// kept yet; they are stored in this pass.
-	kept := map[*ir.Value]bool{}
-	pass := func(v *ir.Value, idx []*loop.Expr, flat *loop.Expr) (pre []loop.Stmt) {
-		for _, t := range keep {
-			if kept[t] || !dependsOn(v, t, l) {
-				continue
-			}
-			kept[t] = true
-			buf := k.local("row", t.DType(), rowLen)
-			pre = append(pre, &loop.Store{Buf: buf, Index: flat, Val: k.access(t, idx)})
-			k.memo = map[string]*loop.Expr{}
-			k.over[t] = func(i []*loop.Expr) *loop.Expr {
-				var in []*loop.Expr
-				for a := range full {
-					if slices.Contains(axes, a) {
-						in = append(in, i[a])
-					}
+	body = append(body, r.inner(func(idx []*loop.Expr, flat *loop.Expr) []loop.Stmt {
+		stmts := r.keep(g.root, idx, flat)
+		val := r.access(g.root, idx)
+		work += int64(val.Cost()+1) * int64(tensor.Numel(full))
+		return append(stmts, &loop.Store{Buf: r.out, Index: dst.layout.offset(idx), Val: dst.layout.stored(val)})
+	}))
+	r.finish("rows", []loop.Stmt{&loop.For{Var: r.outer, Par: work >= parallelWork && r.outer.N > 1, Body: body}}, work)
+	return nil
+}
+
+// rowPass builds the kernel of a row group.
+type rowPass struct {
+	*kb
+	g          *group
+	out        *loop.Buffer
+	axes       []int
+	full       []int
+	innerShape []int
+	rowLen     int
+	outer      *loop.Var
+	lane       *loop.Var // among the rows that are done side by side; nil: one by one
+	at         func(in []*loop.Expr) []*loop.Expr
+	temps      []*ir.Value
+	kept       map[*ir.Value]bool
+	known      []*ir.Value // reductions that are done
+}
+
+// rowsOf decides how rows are gone through.
+func (l *lowerer) rowsOf(g *group, dst *place) *rowPass {
+	red := g.rows[0]
+	r := &rowPass{kb: l.kernelFor(g.root), g: g, full: red.Inputs[0].Static(), axes: red.Ints("axes"), kept: map[*ir.Value]bool{}}
+	var outerShape []int
+	for i, d := range r.full {
+		if slices.Contains(r.axes, i) {
+			r.innerShape = append(r.innerShape, d)
+		} else {
+			outerShape = append(outerShape, d)
+		}
+	}
+	r.rowLen = tensor.Numel(r.innerShape)
+	r.temps = l.rowTemps(g, r.full, r.rowLen)
+	places := func(oidx []*loop.Expr) func(in []*loop.Expr) []*loop.Expr {
+		return func(in []*loop.Expr) []*loop.Expr {
+			idx := make([]*loop.Expr, len(r.full))
+			o, i := 0, 0
+			for a := range r.full {
+				if slices.Contains(r.axes, a) {
+					idx[a] = in[i]
+					i++
+				} else {
+					idx[a] = oidx[o]
+					o++
 				}
-				return loop.At(buf, loop.Flatten(in, innerShape))
+			}
+			return idx
+		}
+	}
+	if n := l.across(g, dst, r.full, r.axes); n > 0 {
+		l.sideBySide(r, outerShape, n, places)
+		return r
+	}
+	r.outer = r.fresh("r", tensor.Numel(outerShape))
+	r.at = places(loop.Unflatten(loop.V(r.outer), outerShape))
+	return r
+}
+
+// across is how many axes at the end are not reduced, so that the elements of a
+// row lie apart and those of neighbouring rows together; 0: the lanes run along
+// the rows.
+func (l *lowerer) across(g *group, dst *place, full, axes []int) int {
+	n, size := 0, 1
+	for a := len(full) - 1; a >= 0 && !slices.Contains(axes, a); a-- {
+		n++
+		size *= full[a]
+	}
+	if size < 8 || !dst.layout.isPlain() {
+		return 0
+	}
+	if p := l.places[g.rows[0].Inputs[0]]; p != nil && !p.layout.isPlain() {
+		return 0
+	}
+	return n
+}
+
+// sideBySide goes through rows that lie across, some neighbours at a time. The
+// last ones overlap those before them if they are fewer.
+func (l *lowerer) sideBySide(r *rowPass, outerShape []int, n int, places func([]*loop.Expr) func([]*loop.Expr) []*loop.Expr) {
+	const most, scratch = 128, 32 << 10
+	lead, last := outerShape[:len(outerShape)-n], outerShape[len(outerShape)-n:]
+	size := tensor.Numel(last)
+	chunk := min(size, most)
+	if len(r.temps) > 0 {
+		for chunk > 16 && chunk*r.rowLen*4 > scratch {
+			chunk /= 2
+		}
+	}
+	if chunk < size && chunk > 8 {
+		chunk &^= 7
+		for c := chunk; c >= chunk/2; c -= 8 {
+			if size%c == 0 {
+				chunk = c
+				break
 			}
 		}
-		return pre
 	}
-	work := int64(0)
-	for _, r := range g.rows {
-		x := r.Inputs[0]
-		acc := k.reg("acc", accumulator(x.DType()))
-		body = append(body, &loop.Set{Reg: acc, Val: identity(r.Op, acc.Type), Decl: true})
-		body = append(body, inner(func(idx []*loop.Expr, flat *loop.Expr) []loop.Stmt {
-			stmts := pass(x, idx, flat)
-			val := loop.To(acc.Type, k.access(x, idx))
-			work += int64(val.Cost()+1) * int64(tensor.Numel(full))
-			return append(stmts, &loop.Accum{Reg: acc, Fn: combine[r.Op], Val: val})
-		}))
-		k.memo = map[string]*loop.Expr{}
-		d := r.Outputs[0].DType()
-		k.over[r.Outputs[0]] = func([]*loop.Expr) *loop.Expr { return loop.To(d, loop.R(acc)) }
+	r.lane = r.fresh("l", chunk)
+	parts := (size + chunk - 1) / chunk
+	r.outer = r.fresh("r", tensor.Numel(lead)*parts)
+	start := loop.Mul(loop.Mod(loop.V(r.outer), parts), chunk)
+	if size%chunk != 0 {
+		start = loop.Clamp(start, 0, size-chunk)
 	}
-	body = append(body, inner(func(idx []*loop.Expr, flat *loop.Expr) []loop.Stmt {
-		stmts := pass(g.root, idx, flat)
-		val := k.access(g.root, idx)
-		work += int64(val.Cost()+1) * int64(tensor.Numel(full))
-		return append(stmts, &loop.Store{Buf: out, Index: dst.layout.offset(idx), Val: dst.layout.stored(val)})
-	}))
-	k.finish("rows", []loop.Stmt{&loop.For{Var: outer, Par: work >= parallelWork && outer.N > 1, Body: body}}, work)
-	return nil
+	oidx := loop.Unflatten(loop.Div(loop.V(r.outer), parts), lead)
+	oidx = append(oidx, loop.Unflatten(loop.Add(start, loop.V(r.lane)), last)...)
+	r.at = places(oidx)
+}
+
+// inner is a pass over the rows' elements.
+func (r *rowPass) inner(build func(idx []*loop.Expr, flat *loop.Expr) []loop.Stmt) loop.Stmt {
+	v := r.fresh("j", r.rowLen)
+	idx := r.at(loop.Unflatten(loop.V(v), r.innerShape))
+	if r.lane == nil {
+		return &loop.For{Var: v, Kind: loop.Vector, Body: build(idx, loop.V(v))}
+	}
+	flat := loop.Add(loop.Mul(loop.V(v), r.lane.N), loop.V(r.lane))
+	return &loop.For{Var: v, Body: []loop.Stmt{&loop.For{Var: r.lane, Kind: loop.Vector, Body: build(idx, flat)}}}
+}
+
+// each does something once a row.
+func (r *rowPass) each(s loop.Stmt) []loop.Stmt {
+	if r.lane == nil {
+		return []loop.Stmt{s}
+	}
+	return []loop.Stmt{&loop.For{Var: r.lane, Kind: loop.Vector, Body: []loop.Stmt{s}}}
+}
+
+// rowResult is what a row has one of.
+type rowResult struct {
+	r    *rowPass
+	kind tensor.DType
+	reg  *loop.Reg    // of one row
+	buf  *loop.Buffer // of rows side by side
+}
+
+func (r *rowPass) result(v *ir.Value, kind tensor.DType) *rowResult {
+	t := &rowResult{r: r, kind: kind}
+	if r.lane == nil {
+		t.reg = r.reg("acc", kind)
+	} else {
+		t.buf = r.local("acc", kind, r.lane.N)
+	}
+	return t
+}
+
+func (t *rowResult) value() *loop.Expr {
+	if t.reg != nil {
+		return loop.R(t.reg)
+	}
+	return loop.At(t.buf, loop.V(t.r.lane))
+}
+
+func (t *rowResult) set(val *loop.Expr) loop.Stmt {
+	if t.reg != nil {
+		return &loop.Set{Reg: t.reg, Val: val, Decl: true}
+	}
+	return &loop.Store{Buf: t.buf, Index: loop.V(t.r.lane), Val: val}
+}
+
+func (t *rowResult) add(fn string, val *loop.Expr) loop.Stmt {
+	if t.reg != nil {
+		return &loop.Accum{Reg: t.reg, Fn: fn, Val: val}
+	}
+	return t.set(loop.Fn(fn, t.value(), val))
+}
+
+// done makes a result what the kernel holds of a value.
+func (t *rowResult) done(v *ir.Value) {
+	t.r.memo = map[string]*loop.Expr{}
+	t.r.known = append(t.r.known, v)
+	d := v.DType()
+	t.r.over[v] = func([]*loop.Expr) *loop.Expr { return loop.To(d, t.value()) }
+}
+
+// derived computes the dear functions of a result that the passes to come read.
+func (r *rowPass) derived(of *ir.Value) (body []loop.Stmt) {
+	for _, n := range r.l.dear {
+		v := n.Outputs[0]
+		if m := r.l.member[v]; m != nil && m != r.g || !slices.Equal(v.Static(), of.Static()) || slices.Contains(r.known, v) {
+			continue
+		}
+		if !dependsOn(v, of, r.l) || slices.ContainsFunc(r.g.rows, func(o *ir.Node) bool {
+			return !slices.Contains(r.known, o.Outputs[0]) && dependsOn(v, o.Outputs[0], r.l)
+		}) {
+			continue
+		}
+		idx := r.at(loop.Unflatten(loop.Int(0), r.innerShape))
+		t := r.result(v, v.DType())
+		body = append(body, r.each(t.set(r.access(v, idx)))...)
+		t.done(v)
+	}
+	return body
+}
+
+// keep finds the dear values that an expression needs and that no pass has
+// kept yet; they are stored in this pass.
+func (r *rowPass) keep(v *ir.Value, idx []*loop.Expr, flat *loop.Expr) (pre []loop.Stmt) {
+	for _, t := range r.temps {
+		if r.kept[t] || !dependsOn(v, t, r.l) {
+			continue
+		}
+		r.kept[t] = true
+		side := 1
+		if r.lane != nil {
+			side = r.lane.N
+		}
+		buf := r.local("row", t.DType(), r.rowLen*side)
+		pre = append(pre, &loop.Store{Buf: buf, Index: flat, Val: r.access(t, idx)})
+		r.memo = map[string]*loop.Expr{}
+		r.over[t] = func(i []*loop.Expr) *loop.Expr {
+			var in []*loop.Expr
+			for a := range r.full {
+				if slices.Contains(r.axes, a) {
+					in = append(in, i[a])
+				}
+			}
+			at := loop.Flatten(in, r.innerShape)
+			if r.lane != nil {
+				at = loop.Add(loop.Mul(at, side), loop.V(r.lane))
+			}
+			return loop.At(buf, at)
+		}
+	}
+	return pre
 }
 
 // rowTemps are the members of a row group that more than one pass reads and
 // that cost more than a load; none if a row does not fit the cache.
 func (l *lowerer) rowTemps(g *group, full []int, rowLen int) []*ir.Value {
-	if rowLen > 8192 {
+	if rowLen > 65536 {
 		return nil
 	}
 	roots := []*ir.Value{g.root}
