@@ -25,9 +25,11 @@ type tiledDot struct {
 	lanes      int
 	site       *site
 	operands
-	halved  bool // the weights are F16, widened where they are multiplied
-	sumsBuf *buf // of the left operand's rows, if the weights have a center
-	sums    *loop.Buffer
+	parts      int  // of bfloat16 in which a matrix unit multiplies numbers, 0 without one
+	halved     bool // the weights are F16, widened where they are multiplied
+	mostWeight float64
+	sumsBuf    *buf // of the left operand's rows, if the weights have a center
+	sums       *loop.Buffer
 }
 
 // dot gives the tile geometry of a product; nil if it needs the general form.
@@ -123,7 +125,21 @@ func (d *tiledDot) decide(l *lowerer, n *ir.Node) {
 			heuristic = formHalf
 		}
 	}
-	switch d.site.form(heuristic, possible...) {
+	units := d.matrixForms(l, n)
+	cycles := float64(d.b*d.m*d.k*((d.n+d.lanes-1)/d.lanes)) / vectorsPerCycle / float64(max(l.o.Threads, 1))
+	for _, f := range units {
+		possible = append(possible, f.name)
+		if f.cycles < cycles && !ok {
+			heuristic, cycles = f.name, f.cycles
+		}
+	}
+	form := d.site.form(heuristic, possible...)
+	if i := slices.IndexFunc(units, func(f matrixForm) bool { return f.name == form }); i >= 0 {
+		d.parts = units[i].parts
+	}
+	switch form {
+	case formAMX:
+		d.operands = operands{kind: loop.TileBF16}
 	case formInt8:
 		d.operands = bytes
 	case formBF16:
@@ -143,6 +159,12 @@ func (l *lowerer) emitTiledDot(g *group) (bool, error) {
 	lhs, err := l.rowMajor(d.x, slices.Concat(d.LB, d.LF, d.LC), d.operands)
 	if err != nil {
 		return true, err
+	}
+	if d.parts > 0 {
+		l.places[g.root] = nil
+		defer func() { l.places[g.root] = dst }()
+		d.emitMatrix(l, g, dst, lhs)
+		return true, nil
 	}
 	blocks := (d.n + d.lanes - 1) / d.lanes
 	d.shape = l.tile(d.site, blocks, 1, min(d.m, apart(d.k/d.kind.Group())), d.k/d.kind.Group(), false)
@@ -397,7 +419,7 @@ func (d *tiledDot) emit(l *lowerer, g *group, dst *place, lhs, w *buf, blocks in
 		for i := range tm {
 			t.SP = append(t.SP, i*d.lanes)
 		}
-		return append(k.inParts(t), d.epilogue(k, g, dst, yb, p, scratch, ob, tm, b, block, m))
+		return append(k.inParts(t), d.epilogue(k, g, dst, yb, p, scratch, held{ob, tm, 0, tm}, b, block, m))
 	}
 	perRow := (blocks + ob - 1) / ob
 	mb := (d.m + tm - 1) / tm
@@ -426,14 +448,19 @@ func (d *tiledDot) emit(l *lowerer, g *group, dst *place, lhs, w *buf, blocks in
 	k.finish("dot", []loop.Stmt{&loop.For{Var: v, Par: work >= 8*parallelWork && v.N > 1, Body: body}}, work)
 }
 
+// held is what scratch holds of a tile of OB vectors of so many rows: n rows from
+// first on are meant.
+type held struct{ ob, rows, first, n int }
+
 // epilogue computes what a tile does not do itself, from scratch to output.
-func (d *tiledDot) epilogue(k *kb, g *group, dst *place, yb *loop.Buffer, p peeled, scratch *loop.Buffer, ob, tm int, b, block, m *loop.Expr) loop.Stmt {
+func (d *tiledDot) epilogue(k *kb, g *group, dst *place, yb *loop.Buffer, p peeled, scratch *loop.Buffer, h held, b, block, m *loop.Expr) loop.Stmt {
 	a := g.anchor.Outputs[0].Static()
 	nb, nl := len(d.LB), len(d.LF)
-	o, r, ln := k.fresh("o", ob), k.fresh("r", tm), k.fresh("l", d.lanes)
+	o, r, ln := k.fresh("o", h.ob), k.fresh("r", h.n), k.fresh("l", d.lanes)
 	n := loop.Add(loop.Mul(loop.Add(block, loop.V(o)), d.lanes), loop.V(ln))
 	idx := slices.Concat(loop.Unflatten(b, a[:nb]), loop.Unflatten(loop.Add(m, loop.V(r)), a[nb:nb+nl]), loop.Unflatten(n, a[nb+nl:]))
-	held := loop.At(scratch, loop.Add(loop.Mul(loop.Add(loop.Mul(loop.V(o), tm), loop.V(r)), d.lanes), loop.V(ln)))
+	row := loop.Add(loop.Add(loop.Mul(loop.V(o), h.rows), loop.V(r)), loop.Int(h.first))
+	held := loop.At(scratch, loop.Add(loop.Mul(row, d.lanes), loop.V(ln)))
 	if d.sums != nil {
 		held = d.centered(held, loop.At(d.sums, loop.Add(loop.Mul(b, d.m), loop.Add(m, loop.V(r)))))
 	}

@@ -256,3 +256,43 @@ func same(t *testing.T, g *ir.Graph, p *program.Program, in *tensor.Tensor, scal
 		}
 	}
 }
+
+// TestMatrixProducts holds the same of products of matrices: rests of rows, of
+// channels and of vectors, one and two threads, special numbers.
+func TestMatrixProducts(t *testing.T) {
+	for _, c := range []struct{ m, k, n, threads int }{{5, 16, 16, 1}, {20, 33, 37, 1}, {33, 64, 48, 2}, {70, 100, 64, 2}, {40, 96, 16, 1}} {
+		for _, f := range []struct {
+			form string
+			mode precision.Mode
+		}{{"amx6", precision.F32}, {"amx3", precision.Fast}} {
+			r := rand.New(rand.NewPCG(35, 8))
+			b := core.NewBuilder("g")
+			x := b.Input("x", tensor.F32, c.m, c.k)
+			y := b.MatMul(x, b.Const(short(r, 1.0/16, c.k, c.n)), tensor.F32)
+			b.Output(b.Relu(b.Add(y, b.Const(short(r, 1, c.n)))))
+			p := lowered(t, b.G, amx(f.mode, f.form, c.threads))
+			if n := tilesOf(p, "bf16"); n != 1 {
+				t.Errorf("%+v: %d kernels with matrix tiles, forms %v", c, n, chosen(p))
+			}
+			for _, special := range []float64{math.Inf(-1), math.NaN(), 3.4e38, 1e-40} {
+				in := short(r, 1, c.m, c.k)
+				for range 3 {
+					in.SetFloat(r.IntN(in.Len()), special)
+				}
+				same(t, b.G, p, in, 1)
+			}
+		}
+		r := rand.New(rand.NewPCG(36, 8))
+		b := core.NewBuilder("g")
+		w := tensor.New(tensor.F32, c.k, c.n)
+		for i := range w.Len() {
+			w.SetFloat(i, float64(r.IntN(5)-2))
+		}
+		x := b.Input("x", tensor.F32, c.m, c.k)
+		x = b.Min(b.Max(b.Round(x), b.Like(x, -4)), b.Like(x, 4))
+		b.Output(b.MatMul(x, b.Const(w), tensor.F32))
+		if p := lowered(t, b.G, amx(precision.BF16, "amx", c.threads)); tilesOf(p, "bf16") != 1 {
+			t.Errorf("%+v: forms %v", c, chosen(p))
+		}
+	}
+}
