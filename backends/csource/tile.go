@@ -134,7 +134,12 @@ func plainTile(b *strings.Builder, t *loop.Tile) {
 		in = in[2:]
 		b.WriteString(in + "}\n")
 	}
-	v := convert(sums(t), tensor.F32, fmt.Sprintf("acc[o * %d + p][l]", t.P))
+	acc := fmt.Sprintf("acc[o * %d + p][l]", t.P)
+	if t.S.Type == tensor.I32 {
+		lanes("  ", fmt.Sprintf("s[SP[p] + o * %d + l] = %s;", t.SO, acc))
+		return
+	}
+	v := convert(sums(t), tensor.F32, acc)
 	if t.Add != nil {
 		fmt.Fprintf(b, "  static const i32 AP[] = {%s};\n", ints(t.AP))
 		v += " + " + convert(t.Add.Type, tensor.F32, fmt.Sprintf("a[AP[p] + o * %d + l]", t.AO))

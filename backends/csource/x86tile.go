@@ -338,7 +338,7 @@ func (a *asmWriter) finish(accs int) {
 		a.op("mov $%d, %%%%r9d", 1<<t.Tail-1)
 		a.op("kmovw %%%%r9d, %%%%k1")
 	}
-	if t.Kind == loop.TileU8S8 {
+	if t.Kind == loop.TileU8S8 && t.S.Type != tensor.I32 {
 		for i := range accs {
 			a.op("vcvtdq2ps %s, %s", a.r(i), a.r(i))
 		}

@@ -3,6 +3,7 @@ package interp
 import (
 	"github.com/lathe-ml/lathe/backends/scalar"
 	"github.com/lathe-ml/lathe/compiler/loop"
+	"github.com/lathe-ml/lathe/compiler/tensor"
 )
 
 // tile is loop.Tile, word for word. Sums are of F32, each product rounded
@@ -33,7 +34,12 @@ func (x *exec) tile(t *loop.Tile) {
 					if t.B != nil {
 						sum = int32(x.load(t.B, ba+int64(o*t.L+l)).I)
 					}
-					acc = float32(x.whole(t, t.Red, sum, wi, xi))
+					sum = x.whole(t, t.Red, sum, wi, xi)
+					if t.S.Type == tensor.I32 {
+						x.store(t.S, sa+int64(o*t.SO+t.SP[p]+l), value{I: int64(sum)})
+						continue
+					}
+					acc = float32(sum)
 				} else {
 					if t.B != nil {
 						acc = x.f32(t.B, ba+int64(o*t.L+l))

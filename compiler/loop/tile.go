@@ -24,7 +24,8 @@ const (
 	// sums may count as zero.
 	TileBF16
 	// TileU8S8 multiplies quads of U8 (X) and I8 (W) and sums in I32, which is
-	// the type of B; the sums are F32 from then on.
+	// the type of B; the sums are F32 from then on, unless S is of I32, which
+	// takes them as they are.
 	TileU8S8
 )
 
@@ -143,6 +144,8 @@ func (t *Tile) Check() error {
 		return fmt.Errorf("a tile of %d points has offsets of %d, %d and %d", t.P, len(t.XP), len(t.SP), len(t.AP))
 	case t.Tail < 0 || t.Tail >= t.L || t.Tail > 0 && (t.Lanes || t.Matrix || t.Kind != TileF32 || t.S.Type != tensor.F32 || t.Add != nil && t.Add.Type != tensor.F32):
 		return fmt.Errorf("a tile whose last vector of %d lanes has %d", t.L, t.Tail)
+	case t.S.Type == tensor.I32 && (t.Kind != TileU8S8 || t.Add != nil || t.Act != ""):
+		return fmt.Errorf("a tile of whole sums with more than those")
 	case t.Lanes && (t.OB != 1 || len(t.Terms) > 0):
 		return fmt.Errorf("a depthwise tile of %d vectors and %d terms", t.OB, len(t.Terms))
 	}

@@ -1,6 +1,8 @@
 package lower
 
 import (
+	"slices"
+
 	"github.com/lathe-ml/lathe/compiler/core"
 	"github.com/lathe-ml/lathe/compiler/ir"
 	"github.com/lathe-ml/lathe/compiler/loop"
@@ -26,6 +28,7 @@ type tiledConv struct {
 	parts      int // of bfloat16 in which a matrix unit multiplies numbers, 0 without one
 	mostWeight float64
 	mode       precision.Mode
+	exact      bool // sums of whole numbers become integers: no form may round
 	site       *site
 	operands
 }
@@ -44,7 +47,7 @@ func (l *lowerer) tiled(n *ir.Node) *tiledConv {
 func (l *lowerer) newTiled(n *ir.Node) *tiledConv {
 	x, w := n.Inputs[0], n.Inputs[1]
 	lanes := l.o.Lanes
-	if lanes < 4 || x.Rank() != 4 || x.DType() != tensor.F32 || w.DType() != tensor.F32 || n.Outputs[0].DType() != tensor.F32 {
+	if lanes < 4 || x.Rank() != 4 || x.DType() != tensor.F32 || w.DType() != tensor.F32 || !tileSums(n.Outputs[0].DType()) {
 		return nil
 	}
 	xs, ws := x.Static(), w.Static()
@@ -98,8 +101,10 @@ type convTile struct {
 	cols     int
 	flat     bool
 	lanes    int
-	prefetch int  // bytes
-	sumsBuf  *buf // of the left operand's pixels, if the weights have a center
+	prefetch int          // bytes
+	sumType  tensor.DType // of what the tile stores
+	begin    []int64      // whole constants that sums of bytes begin with
+	sumsBuf  *buf         // of the left operand's pixels, if the weights have a center
 	sums     *loop.Buffer
 }
 
@@ -162,8 +167,9 @@ func (l *lowerer) conv(c *tiledConv, g *group, dst *place) error {
 		p := l.places[v]
 		return p != nil && p.layout.L == dst.layout.L && l.tileStores(p.layout) && tensor.Numel(v.Static()) == tensor.Numel(g.root.Static())
 	})
+	t.sumType = tensor.F32
 	if c.kind == loop.TileU8S8 { // scales come first
-		t.p = peeled{last: g.anchor.Outputs[0]}
+		t.p, t.sumType, t.begin = l.wholePeel(g, 1, c.oc)
 	}
 	if t.p.add != nil {
 		t.addPlace = l.places[t.p.add]
@@ -224,15 +230,15 @@ func (t *convTile) emit(l *lowerer) {
 	if t.p.bias != nil {
 		t.bb = k.param(l.biasBuf(t.wName, t.p.bias, t.oc, t.ocb), false)
 	}
-	if t.kind == loop.TileU8S8 && t.shift != 0 {
-		t.bb = k.param(t.shifted(l), false)
+	if t.shift != 0 || slices.ContainsFunc(t.begin, func(b int64) bool { return b != 0 }) {
+		t.bb = k.param(t.begins(l, t.begin), false)
 	}
 	if t.center != 0 {
 		t.sums = k.param(t.sumsBuf, false)
 	}
 	direct := t.p.last == t.g.root && l.tileStores(t.y.layout) && t.center == 0
 	if !direct {
-		t.scratch = k.local("s", tensor.F32, ob*t.shape.points()*t.lanes)
+		t.scratch = k.local("s", t.sumType, ob*t.shape.points()*t.lanes)
 	}
 	n := t.y.layout.Shape[0]
 	rb := (t.rows + t.shape.TR - 1) / t.shape.TR

@@ -9,6 +9,7 @@ import (
 	"github.com/lathe-ml/lathe/compiler/core"
 	"github.com/lathe-ml/lathe/compiler/ir"
 	"github.com/lathe-ml/lathe/compiler/loop"
+	"github.com/lathe-ml/lathe/compiler/tensor"
 )
 
 // The forms of a tiled convolution.
@@ -26,6 +27,7 @@ const (
 func (c *tiledConv) decide(l *lowerer, n *ir.Node) bool {
 	lanes, g := l.o.Lanes, c.Groups
 	c.mode = l.mode(n)
+	c.exact = slices.ContainsFunc(l.uses[n.Outputs[0]], func(u *ir.Node) bool { return u.Op == "cast" && u.Outputs[0].DType().IsInteger() })
 	blocks := func(n int) int { return (n + lanes - 1) / lanes }
 	c.icb, c.ocb = blocks(c.ic), blocks(c.oc)
 	var heuristic string
@@ -93,6 +95,12 @@ func (c *tiledConv) decide(l *lowerer, n *ir.Node) bool {
 		if heuristic != formPixels && heuristic != "" {
 			heuristic = formInt8
 		}
+	}
+	if n.Outputs[0].DType() == tensor.I32 {
+		if !slices.Contains(possible, formInt8) {
+			return false
+		}
+		heuristic, possible = formInt8, []string{formInt8}
 	}
 	if heuristic == "" {
 		return false

@@ -44,7 +44,7 @@ func (l *lowerer) dot(n *ir.Node) *tiledDot {
 
 func (l *lowerer) newDot(n *ir.Node) *tiledDot {
 	x, y := n.Inputs[0], n.Inputs[1]
-	if l.o.Lanes < 4 || x.DType() != tensor.F32 || y.DType() != tensor.F32 || n.Outputs[0].DType() != tensor.F32 {
+	if l.o.Lanes < 4 || x.DType() != tensor.F32 || y.DType() != tensor.F32 || !tileSums(n.Outputs[0].DType()) {
 		return nil
 	}
 	d := &tiledDot{DotDims: core.DotAxes(n), x: x, y: y, lanes: l.o.Lanes}
@@ -70,6 +70,11 @@ func (l *lowerer) newDot(n *ir.Node) *tiledDot {
 	right := "computed"
 	if d.w != nil {
 		right = "constant"
+	}
+	if n.Outputs[0].DType() == tensor.I32 {
+		if _, ok := l.bytes(d.x, d.w, d.k); !ok || d.k%loop.TileU8S8.Group() != 0 {
+			return nil
+		}
 	}
 	d.site = l.siteOf(n, fmt.Sprintf("dot batch%d m%d k%d n%d %s", d.b, d.m, d.k, d.n, right))
 	if few {
@@ -112,8 +117,12 @@ func (d *tiledDot) decide(l *lowerer, n *ir.Node) {
 	if ok = ok && d.k%loop.TileU8S8.Group() == 0; ok {
 		heuristic, possible = formInt8, append(possible, formInt8)
 	}
+	if n.Outputs[0].DType() == tensor.I32 {
+		possible = []string{formInt8}
+	}
 	mode := l.mode(n)
 	switch short := l.halves(mode) && d.k%loop.TileBF16.Group() == 0; {
+	case n.Outputs[0].DType() == tensor.I32:
 	case short:
 		possible = append(possible, formBF16)
 		if !ok {
@@ -277,13 +286,17 @@ func (d *tiledDot) weightOffsets() (batch, k, n []int) {
 	return of(d.RB), of(d.RC), of(d.RF)
 }
 
-// shifted is what the shift of the left operand adds to each sum.
-func (d *tiledDot) shifted(l *lowerer, blocks int) *buf {
-	return constBuf(l, d.y.Name+"·shift", tensor.I32, d.b*blocks*d.lanes, func() []int32 {
+// begins are the first values of the sums: what the shift of the left operand
+// adds to each, and whole constants.
+func (d *tiledDot) begins(l *lowerer, blocks int, bias []int64) *buf {
+	return constBuf(l, d.y.Name+"·begin", tensor.I32, d.b*blocks*d.lanes, func() []int32 {
 		src, out := tensor.As[float32](d.w), make([]int32, d.b*blocks*d.lanes)
 		bo, ko, no := d.weightOffsets()
 		for b := range d.b {
 			for n := range d.n {
+				if bias != nil {
+					out[b*blocks*d.lanes+n] = int32(bias[n])
+				}
 				for _, k := range ko {
 					out[b*blocks*d.lanes+n] += int32(d.shift) * int32(src[bo[b]+k+no[n]])
 				}
@@ -362,12 +375,19 @@ func (d *tiledDot) emit(l *lowerer, g *group, dst *place, lhs, w *buf, blocks in
 	if p.bias != nil && len(d.RF) != 1 && p.bias.Len() > 1 {
 		p = peeled{last: g.anchor.Outputs[0]}
 	}
+	sumType := tensor.F32
+	var begin []int64
 	if d.kind == loop.TileU8S8 { // scales come first
 		p = peeled{last: g.anchor.Outputs[0]}
+		sumType = p.last.DType()
+		if len(d.RF) == 1 {
+			p, sumType, begin = l.wholePeel(g, g.root.Rank()-1, d.n)
+		}
 	}
 	var bb *loop.Buffer
-	if d.shift != 0 {
-		bb = k.param(d.shifted(l, blocks), false)
+	whole := d.shift != 0 || slices.ContainsFunc(begin, func(b int64) bool { return b != 0 })
+	if whole {
+		bb = k.param(d.begins(l, blocks, begin), false)
 	} else if p.bias != nil {
 		bb = k.param(l.biasBuf(d.y.Name, p.bias, d.n, blocks), false)
 	}
@@ -378,7 +398,7 @@ func (d *tiledDot) emit(l *lowerer, g *group, dst *place, lhs, w *buf, blocks in
 	}
 	var scratch *loop.Buffer
 	if !direct {
-		scratch = k.local("s", tensor.F32, ob*tm*d.lanes)
+		scratch = k.local("s", sumType, ob*tm*d.lanes)
 	}
 	tile := func(ob, tm int, last bool, b, block, m *loop.Expr) []loop.Stmt {
 		t := &loop.Tile{Kind: d.kind, OB: ob, P: tm, L: d.lanes, X: xb, W: wb, B: bb, Act: p.act, Lo: p.lo, Hi: p.hi, WO: d.lanes * grp, Prefetch: prefetch}
@@ -394,7 +414,7 @@ func (d *tiledDot) emit(l *lowerer, g *group, dst *place, lhs, w *buf, blocks in
 		t.WAt = loop.Mul(loop.Add(loop.Mul(b, blocks), block), d.k*d.lanes)
 		if bb != nil {
 			t.BAt = loop.Mul(block, d.lanes)
-			if d.shift != 0 {
+			if whole {
 				t.BAt = loop.Mul(loop.Add(loop.Mul(b, blocks), block), d.lanes)
 			}
 		}

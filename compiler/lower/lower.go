@@ -51,7 +51,7 @@ func newLowerer(g *ir.Graph, o Options) (*lowerer, error) {
 	if o.Lanes == 0 {
 		o.Lanes = 1
 	}
-	g, clamped, err := prepare(g)
+	g, clamped, err := prepare(g, o.multipliesBytes())
 	if err != nil {
 		return nil, err
 	}

@@ -33,6 +33,12 @@ func (n operands) as() tensor.DType {
 	return x
 }
 
+// multipliesBytes reports whether the target sums products of bytes at its width.
+func (o Options) multipliesBytes() bool {
+	feature := map[int]string{16: "avx512-vnni", 8: "avx-vnni"}[o.Lanes]
+	return feature != "" && slices.Contains(o.Features, feature)
+}
+
 func (l *lowerer) has(feature string) bool { return slices.Contains(l.o.Features, feature) }
 
 // bytes gives the form on bytes of a contraction with constant weights, if its
@@ -40,8 +46,7 @@ func (l *lowerer) has(feature string) bool { return slices.Contains(l.o.Features
 // multiplies such. steps is how many products a sum has: those of I32 are exact,
 // as those of F32 are below 2^24.
 func (l *lowerer) bytes(x *ir.Value, w *tensor.Tensor, steps int) (operands, bool) {
-	feature := map[int]string{16: "avx512-vnni", 8: "avx-vnni"}[l.o.Lanes]
-	if feature == "" || !l.has(feature) || w == nil || w.DType != tensor.F32 {
+	if !l.o.multipliesBytes() || w == nil || w.DType != tensor.F32 {
 		return operands{}, false
 	}
 	if steps > math.MaxInt32/255/128 {
@@ -149,9 +154,12 @@ func (l *lowerer) rowSums(v *ir.Value, x *buf, rows, n int) *buf {
 	return c.buf
 }
 
+// tileSums reports whether tiles store sums of a type.
+func tileSums(d tensor.DType) bool { return d == tensor.F32 || d == tensor.I32 }
+
 // centered adds what the center of the right operand leaves out of a sum.
 func (n operands) centered(held, sum *loop.Expr) *loop.Expr {
-	return loop.Fn("add", held, loop.Fn("mul", sum, loop.Number(tensor.F32, float64(n.center), 0)))
+	return loop.Fn("add", held, loop.Fn("mul", loop.To(held.Type, sum), loop.Number(held.Type, float64(n.center), int64(n.center))))
 }
 
 // formHalf is a product whose weights lie in memory as float16.
@@ -331,16 +339,70 @@ func (l *lowerer) tileStores(lay Layout) bool {
 	return lay.As == tensor.Invalid || lay.As == tensor.BF16 && l.has("avx512-bf16")
 }
 
-// shifted is what the shift of the left operand adds to each sum of a
-// convolution.
-func (t *convTile) shifted(l *lowerer) *buf {
+// begins are the first values of a convolution's sums: what the shift of the
+// left operand adds to each, and whole constants.
+func (t *convTile) begins(l *lowerer, bias []int64) *buf {
 	w, oc, shift := t.w, t.oc, t.shift
-	return constBuf(l, t.wName+"·shift", tensor.I32, t.ocb*t.lanes, func() []int32 {
+	return constBuf(l, t.wName+"·begin", tensor.I32, t.ocb*t.lanes, func() []int32 {
 		src, out := tensor.As[float32](w), make([]int32, t.ocb*t.lanes)
 		per := len(src) / oc
+		for i, b := range bias {
+			out[i] = int32(b)
+		}
 		for i, f := range src {
 			out[i/per] += int32(shift) * int32(f)
 		}
 		return out
 	})
+}
+
+// wholePeel walks from the sum of a product of bytes towards the root as long as
+// whole constants are added to it: the tile begins with them. sums is the type
+// that it then stores, bias what each channel along the axis begins with.
+func (l *lowerer) wholePeel(g *group, axis, channels int) (p peeled, sums tensor.DType, bias []int64) {
+	p.last = g.anchor.Outputs[0]
+	bias = make([]int64, channels)
+	for p.last != g.root && len(l.uses[p.last]) == 1 {
+		n := l.uses[p.last][0]
+		if l.member[n.Outputs[0]] != g || !added(n, p.last, axis, bias) {
+			break
+		}
+		p.last = n.Outputs[0]
+	}
+	return p, p.last.DType(), bias
+}
+
+// added puts what a node adds to a whole number to the bias; a conversion
+// between F32 and I32 adds nothing.
+func added(n *ir.Node, v *ir.Value, axis int, bias []int64) bool {
+	d := n.Outputs[0].DType()
+	if d != tensor.F32 && d != tensor.I32 {
+		return false
+	}
+	sign, other := int64(1), n.Inputs[len(n.Inputs)-1]
+	switch {
+	case n.Op == "cast":
+		return true
+	case n.Op == "add":
+		if other == v {
+			other = n.Inputs[0]
+		}
+	case n.Op == "sub" && other != v:
+		sign = -1
+	default:
+		return false
+	}
+	c := perChannel(other, axis)
+	if c == nil || c.Len() != 1 && c.Len() != len(bias) {
+		return false
+	}
+	for i := range c.Len() {
+		if f := c.Float(i); f != math.Trunc(f) || math.Abs(f) > 1<<30 {
+			return false
+		}
+	}
+	for i := range bias {
+		bias[i] += sign * int64(c.Float(i%c.Len()))
+	}
+	return true
 }

@@ -241,3 +241,35 @@ func TestHalfWeights(t *testing.T) {
 		}
 	}
 }
+
+// TestByteSums: products of bytes whose sums F32 does not hold, as integers and
+// behind them constants, with which the tiles begin; on a CPU without products
+// of bytes such sums are made in parts.
+func TestByteSums(t *testing.T) {
+	r := rand.New(rand.NewPCG(16, 8))
+	big := func(shape ...int) *tensor.Tensor {
+		w := tensor.New(tensor.I8, shape...)
+		for i := range w.Len() {
+			w.SetInt(i, 127-int64(r.IntN(8)/7*200))
+		}
+		return w
+	}
+	b := core.NewBuilder("g")
+	x := b.Input("x", tensor.U8, 3, 640)
+	b.Output(b.MatMul(x, b.Const(big(640, 24)), tensor.I32))
+	y := b.MatMul(x, b.Const(big(640, 24)), tensor.I32)
+	bias := tensor.New(tensor.I32, 1, 24)
+	for i := range 24 {
+		bias.SetInt(i, r.Int64N(1<<28)-1<<27)
+	}
+	b.Output(b.Mul(b.Cast(b.Sub(y, b.Const(bias)), tensor.F32), b.Scalar(tensor.F32, 1.0/(1<<20))))
+	for _, o := range byteTargets {
+		p := lowered(t, b.G, o)
+		if n := tilesOf(p, "u8s8"); n != 2 {
+			t.Errorf("%d lanes: %d kernels with products of bytes, want 2", o.Lanes, n)
+		}
+	}
+	if n := len(lowered(t, b.G, wide).Steps); n < 4 {
+		t.Errorf("%d kernels on a CPU without products of bytes, want one for each part of each sum", n)
+	}
+}

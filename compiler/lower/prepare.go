@@ -12,10 +12,11 @@ import (
 // prepare rebuilds the core graph in the form that the generators expect:
 // convolutions and windows of one spatial axis become two-dimensional,
 // per-channel factors behind a convolution go into its weights. clamped are the
-// floats that stand for elements of an integer type: see alreadyInteger.
-func prepare(g *ir.Graph) (out *ir.Graph, clamped map[*ir.Value]bool, err error) {
+// floats that stand for elements of an integer type: see alreadyInteger. bytes
+// says that the target multiplies bytes.
+func prepare(g *ir.Graph, bytes bool) (out *ir.Graph, clamped map[*ir.Value]bool, err error) {
 	b := core.NewBuilder(g.Name)
-	r := &rebuild{b: b, to: map[*ir.Value]*ir.Value{}, uses: g.Uses(), scaled: map[*ir.Value]scaledSum{}, clamped: map[*ir.Value]bool{}}
+	r := &rebuild{b: b, to: map[*ir.Value]*ir.Value{}, uses: g.Uses(), scaled: map[*ir.Value]scaledSum{}, clamped: map[*ir.Value]bool{}, bytes: bytes}
 	r.readers = map[*ir.Value][]*ir.Node{}
 	for _, n := range g.Nodes {
 		for _, v := range n.Inputs {
@@ -97,6 +98,7 @@ type rebuild struct {
 	// looked at.
 	keepNarrow bool
 	clamped    map[*ir.Value]bool
+	bytes      bool
 }
 
 func narrow(d tensor.DType) bool { return d == tensor.F16 || d == tensor.BF16 }

@@ -9,7 +9,7 @@ import (
 // winograds lists the sizes of tiles that the form and the precision allow.
 func (c *tiledConv) winograds(l *lowerer) []int {
 	kh, kw := c.Kernel[0], c.Kernel[1]
-	if c.Groups != 1 || c.ic*4 < l.o.Lanes*3 || c.oc < l.o.Lanes || kh != kw && kh != 1 && kw != 1 ||
+	if c.exact || c.Groups != 1 || c.ic*4 < l.o.Lanes*3 || c.oc < l.o.Lanes || kh != kw && kh != 1 && kw != 1 ||
 		c.Strides[0]*c.Strides[1]*c.Dilations[0]*c.Dilations[1] != 1 {
 		return nil
 	}

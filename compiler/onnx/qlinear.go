@@ -156,8 +156,9 @@ func dropLast(c *Ctx, v *ir.Value) *ir.Value {
 // than wider weights.
 const fewChannels = 8
 
-// convInteger is as matmulInteger. The input is padded with its zero point
-// first, so that every window has all its taps.
+// convInteger is as matmulInteger. Where zero points are constants the input
+// minus its own is padded with zeros; else it is padded with its zero point, so
+// that every window has all its taps.
 func convInteger(c *Ctx, x, w, zx, zw *ir.Value) *ir.Value {
 	b := c.B
 	if x.Rank() < 3 || w.Rank() != x.Rank() {
@@ -190,6 +191,9 @@ func convInteger(c *Ctx, x, w, zx, zw *ir.Value) *ir.Value {
 		return products(x)
 	}
 	zx = b.Reshape(zx)
+	if zx.Const != nil && w.Const != nil {
+		return products(b.Sub(b.Cast(x, tensor.I16), b.Cast(zx, tensor.I16)))
+	}
 	x = b.Pad(x, slices.Concat([]int{0, 0}, spec.Lo), slices.Concat([]int{0, 0}, spec.Hi), zx)
 	spec.Lo, spec.Hi = make([]int, len(spec.Lo)), make([]int, len(spec.Hi))
 	sum := sumI32(c, full, count(1, w.Rank())...)
