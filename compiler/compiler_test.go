@@ -55,8 +55,8 @@ func TestStaleRecords(t *testing.T) {
 		t.Fatalf("%d sites, want 3", len(plain.Sites))
 	}
 	for _, record := range []string{
-		"", "form=none", "form=direct ob=99 tr=1 tw=1", "form=direct ob=1 tr=1 tw=1 rows=7", "form=direct order=sideways",
-		"form=direct prefetch=3", "form=winograd4 ob=1 tr=1 tw=1 order=out", "form=pixels rows=3", "form=winograd4 rows=1000000",
+		"", "form=none", "form=direct ob=99 tr=1 tw=1", "form=direct ob=1 tr=1 tw=1 rows=7",
+		"form=direct prefetch=3", "form=pixels rows=3", "form=winograd4 rows=1000000",
 	} {
 		c, err := schedule.Parse(record)
 		if err != nil {

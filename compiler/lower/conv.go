@@ -7,7 +7,6 @@ import (
 	"github.com/lathe-ml/lathe/compiler/ir"
 	"github.com/lathe-ml/lathe/compiler/loop"
 	"github.com/lathe-ml/lathe/compiler/precision"
-	"github.com/lathe-ml/lathe/compiler/schedule"
 	"github.com/lathe-ml/lathe/compiler/tensor"
 )
 
@@ -216,7 +215,6 @@ func (t *convTile) emit(l *lowerer) {
 	t.k = k
 	t.yb = k.param(t.y.buf, true)
 	t.xb = k.param(t.x.buf, false)
-	order := l.order(t.site, schedule.OutFirst)
 	weights := 0
 	if !t.depthwise && !t.planar && t.kind == loop.TileF32 {
 		weights = 4 * t.w.Len()
@@ -246,11 +244,6 @@ func (t *convTile) emit(l *lowerer) {
 	row := loop.Mod(loop.V(v), rb)
 	ng := loop.Div(loop.V(v), rb)
 	image, group := loop.Div(ng, groups), loop.Mod(ng, groups)
-	if order == schedule.PointsFirst {
-		group = loop.Mod(loop.V(v), groups)
-		nr := loop.Div(loop.V(v), groups)
-		image, row = loop.Div(nr, rb), loop.Mod(nr, rb)
-	}
 	inGroup := loop.Mod(group, perGroup)
 	block := loop.Add(loop.Mul(loop.Div(group, perGroup), width), loop.Mul(inGroup, ob)) // first output block
 	var body []loop.Stmt

@@ -9,7 +9,6 @@ import (
 	"github.com/lathe-ml/lathe/compiler/loop"
 	"github.com/lathe-ml/lathe/compiler/precision"
 	"github.com/lathe-ml/lathe/compiler/program"
-	"github.com/lathe-ml/lathe/compiler/schedule"
 	"github.com/lathe-ml/lathe/compiler/tensor"
 )
 
@@ -353,7 +352,6 @@ func (d *tiledDot) packAtRun(l *lowerer, blocks int) (*buf, error) {
 
 func (d *tiledDot) emit(l *lowerer, g *group, dst *place, lhs, w *buf, blocks int) {
 	k := l.kernelFor(g.root)
-	order := l.order(d.site, schedule.OutFirst)
 	weights := 0
 	if d.kind == loop.TileF32 {
 		weights = 4 * d.k * d.n
@@ -447,11 +445,6 @@ func (d *tiledDot) emit(l *lowerer, g *group, dst *place, lhs, w *buf, blocks in
 	mi := loop.Mod(loop.V(v), mb)
 	bg := loop.Div(loop.V(v), mb)
 	b, gi := loop.Div(bg, perRow), loop.Mod(bg, perRow)
-	if order == schedule.PointsFirst {
-		gi = loop.Mod(loop.V(v), perRow)
-		bm := loop.Div(loop.V(v), perRow)
-		b, mi = loop.Div(bm, mb), loop.Mod(bm, mb)
-	}
 	block, m := loop.Mul(gi, ob), loop.Mul(mi, tm)
 	rows := func(ob int, last bool) []loop.Stmt {
 		return choice(mi, d.m/tm, mb,

@@ -92,18 +92,6 @@ func (l *lowerer) tile(s *site, cb, rows, cols, steps int, lanes bool, more ...f
 	return best
 }
 
-// order decides whether outputs or points are in the outermost loop.
-func (l *lowerer) order(s *site, heuristic string) string {
-	if s.Recorded && (s.record.Order == schedule.OutFirst || s.record.Order == schedule.PointsFirst) {
-		heuristic = s.record.Order
-	}
-	s.Chosen.Order = heuristic
-	for _, o := range []string{schedule.OutFirst, schedule.PointsFirst} {
-		l.propose(s, func(c *schedule.Choice) { c.Order = o })
-	}
-	return heuristic
-}
-
 // number decides one numeric knob, which at points at within a choice.
 func (l *lowerer) number(s *site, at func(*schedule.Choice) *int, heuristic int, possible ...int) int {
 	if r := *at(&s.record); s.Recorded && r != 0 && slices.Contains(possible, r) {

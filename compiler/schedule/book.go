@@ -217,15 +217,17 @@ func (b *Book) Bytes() []byte {
 // Save adds the book's records to those in the file at path: nothing that
 // others wrote meanwhile is lost. The file is replaced as a whole.
 func (b *Book) Save(path string) error {
-	all := &Book{}
-	old, _, err := ReadFile(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-	case err != nil:
-		return err
-	default:
-		all.Merge(old)
-	}
-	all.Merge(b)
-	return atomicfile.WriteBytes(path, all.Bytes())
+	return atomicfile.Exclusive(path, func() error {
+		all := &Book{}
+		old, _, err := ReadFile(path)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			return err
+		default:
+			all.Merge(old)
+		}
+		all.Merge(b)
+		return atomicfile.WriteBytes(path, all.Bytes())
+	})
 }

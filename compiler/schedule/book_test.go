@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/lathe-ml/lathe/compiler/schedule"
@@ -209,11 +210,38 @@ func TestSave(t *testing.T) {
 	}
 }
 
+// TestSaveAtOnce holds that books which are saved at once lose nothing. A lock
+// belongs to an opened folder, so that savers of one process stand for processes.
+func TestSaveAtOnce(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "book.jsonl")
+	const savers, each = 8, 12
+	var g sync.WaitGroup
+	for i := range savers {
+		g.Go(func() {
+			for j := range each {
+				b := &schedule.Book{}
+				b.Add(record(fmt.Sprintf("k%d.%d", i, j), "ob=1", 9, 10, true))
+				if err := b.Save(path); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	g.Wait()
+	all, bad, err := schedule.ReadFile(path)
+	if err != nil || len(bad) > 0 || all.Len() != savers*each {
+		t.Errorf("%d records of %d, %v, %v", all.Len(), savers*each, bad, err)
+	}
+	if left, err := os.ReadDir(filepath.Dir(path)); err != nil || len(left) != 1 {
+		t.Errorf("beside the book: %v, %v", left, err)
+	}
+}
+
 // FuzzRead holds that any bytes give a book or damaged lines, and that what was
 // read survives being written.
 func FuzzRead(f *testing.F) {
 	b := &schedule.Book{}
-	b.Add(record("k", "form=direct ob=1 order=out", 9, 10, true))
+	b.Add(record("k", "form=direct ob=1 prefetch=1024", 9, 10, true))
 	f.Add(b.Bytes())
 	f.Add([]byte("{}\n{\"key\":1}\n\x00"))
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -14,14 +14,23 @@ type Choice struct {
 	TR, TW   int    // register tile: rows and columns of points
 	Rows     int    // rows of work that are done at once
 	Prefetch int    // how far ahead weights are fetched, in bytes; 1: not at all
-	Order    string // which loop is outermost: out (outputs), points
 }
 
-// The values of Order.
-const (
-	OutFirst    = "out"
-	PointsFirst = "points"
-)
+// retired are knobs that are no more, with the value that kernels have now. A
+// record of that value is read without the knob, one of another value is stale.
+var retired = map[string]string{"order": "out"}
+
+// Outdated reports whether a text form sets a retired knob to what no kernel has
+// any more.
+func Outdated(s string) bool {
+	for _, f := range strings.Fields(s) {
+		name, val, _ := strings.Cut(f, "=")
+		if now, ok := retired[name]; ok && val != now {
+			return true
+		}
+	}
+	return false
+}
 
 // numbers are the fields that hold numbers, in the order of the text form.
 func (c *Choice) numbers() []struct {
@@ -34,7 +43,7 @@ func (c *Choice) numbers() []struct {
 	}{{"ob", &c.OB}, {"tr", &c.TR}, {"tw", &c.TW}, {"rows", &c.Rows}, {"prefetch", &c.Prefetch}}
 }
 
-// String is the text form: form=direct ob=2 tr=1 tw=14 order=points.
+// String is the text form: form=direct ob=2 tr=1 tw=14 prefetch=1024.
 func (c Choice) String() string {
 	var out []string
 	if c.Form != "" {
@@ -44,9 +53,6 @@ func (c Choice) String() string {
 		if *n.at != 0 {
 			out = append(out, fmt.Sprintf("%s=%d", n.name, *n.at))
 		}
-	}
-	if c.Order != "" {
-		out = append(out, "order="+c.Order)
 	}
 	return strings.Join(out, " ")
 }
@@ -60,12 +66,11 @@ fields:
 		if !ok {
 			return c, fmt.Errorf("schedule %q: %q is not name=value", s, f)
 		}
-		switch name {
-		case "form":
+		if name == "form" {
 			c.Form = val
 			continue
-		case "order":
-			c.Order = val
+		}
+		if now, ok := retired[name]; ok && val == now {
 			continue
 		}
 		for _, n := range c.numbers() {
@@ -86,7 +91,7 @@ fields:
 // Honours reports whether c is what w asks for: every knob that w sets has its
 // value in c.
 func (c Choice) Honours(w Choice) bool {
-	if w.Form != "" && w.Form != c.Form || w.Order != "" && w.Order != c.Order {
+	if w.Form != "" && w.Form != c.Form {
 		return false
 	}
 	have := c.numbers()

@@ -41,8 +41,9 @@ type Record struct {
 // measured on different days.
 func (r Record) Ratio() float64 { return r.Micros / r.Heuristic }
 
-// Stale reports whether the record is of another version of the space.
-func (r Record) Stale() bool { return r.Space != SpaceVersion }
+// Stale reports whether the record is of another version of the space, or of a
+// knob that is no more.
+func (r Record) Stale() bool { return r.Space != SpaceVersion || Outdated(r.Schedule) }
 
 // check gives what is wrong with a record.
 func (r Record) check() error {

@@ -85,6 +85,18 @@ func Write(path string, fill func(w io.Writer) error) (err error) {
 	return nil
 }
 
+// Writable says why no file can be written at path; nil if one can. It is for
+// who works long before writing.
+func Writable(path string) error {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".tmp-*")
+	if err != nil {
+		return cannotWrite(path, err)
+	}
+	f.Close()
+	os.Remove(f.Name())
+	return nil
+}
+
 // WriteBytes replaces the file at path by data.
 func WriteBytes(path string, data []byte) error {
 	return Write(path, func(w io.Writer) error {

@@ -25,26 +25,15 @@ func (t *tuner) warm(ctx context.Context) error {
 		}
 	}
 	for len(known) > 0 {
-		p, taken, err := t.lower(known)
-		if err != nil || len(taken) == 0 {
+		a, err := t.attempt(ctx, known, 2, t.base)
+		if a == nil || a.wrong != nil {
 			return err
 		}
-		b, err := t.open(ctx, p)
-		if t.refusedBuild(err) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		s, err := t.measure(ctx, 2, t.base, b)
-		if err != nil {
-			b.Close()
-			return err
-		}
+		b, s, taken := a.build, a.samples, a.changes
 		good := slices.DeleteFunc(slices.Clone(taken), func(c candidate) bool { return t.lost(c, s[0], s[1]) })
 		if len(good) == len(taken) && faster(s[0], s[1]) {
 			for _, c := range taken {
-				c.Choice = siteOf(p, c.key).Chosen
+				c.Choice = siteOf(b.Program, c.key).Chosen
 				t.choose(c, best[c.key].Ratio())
 			}
 			t.adopt(b)

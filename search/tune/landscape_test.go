@@ -35,14 +35,12 @@ type spot struct {
 	forms map[string]float64 // factor of a form; the heuristic's is the first by name
 }
 
-var orders = []string{schedule.OutFirst, schedule.PointsFirst}
-
 // cost is the time of a choice in µs.
 func (s spot) cost(c schedule.Choice) float64 {
 	f := s.forms[c.Form]
 	f *= 1 + 0.1*math.Abs(math.Log2(float64(c.OB)/float64(s.best.OB)))
 	f *= 1 + 0.05*math.Abs(float64(c.TW-s.best.TW))
-	if c.Order != s.best.Order {
+	if c.Prefetch != s.best.Prefetch {
 		f *= 1.1
 	}
 	return s.us * f
@@ -60,8 +58,8 @@ func (s spot) full(c schedule.Choice) (schedule.Choice, bool) {
 	if c.OB == 0 {
 		c.OB, c.TW = 1, 8
 	}
-	if c.Order == "" {
-		c.Order = schedule.OutFirst
+	if c.Prefetch == 0 {
+		c.Prefetch = 1
 	}
 	_, ok := s.forms[c.Form]
 	return c, ok && c.OB*c.TW <= 24
@@ -83,9 +81,9 @@ func (s spot) space(c schedule.Choice) []schedule.Choice {
 			}
 		}
 	}
-	for _, o := range orders {
+	for _, p := range []int{1, 1024} {
 		n := c
-		if n.Order = o; n != c {
+		if n.Prefetch = p; n != c {
 			out = append(out, n)
 		}
 	}
@@ -179,18 +177,18 @@ func (r *runner) Close() { r.l.open-- }
 
 // valley is a landscape with an optimum that takes several steps at each site.
 func valley(noise float64) *landscape {
-	choice := func(form string, ob, tw int, order string) schedule.Choice {
-		return schedule.Choice{Form: form, OB: ob, TW: tw, Order: order}
+	choice := func(form string, ob, tw, prefetch int) schedule.Choice {
+		return schedule.Choice{Form: form, OB: ob, TW: tw, Prefetch: prefetch}
 	}
 	return &landscape{
 		noise: noise, rng: rand.New(rand.NewPCG(5, 6)), convert: 30,
 		sites: []spot{
-			{100, choice("a", 4, 5, "points"), map[string]float64{"a": 1, "b": 1.5}},
-			{60, choice("b", 2, 9, "out"), map[string]float64{"a": 1.2, "b": 1}},             // another form, the same layout
-			{200, choice("pixels", 2, 3, "points"), map[string]float64{"a": 2, "pixels": 1}}, // worth two conversions
-			{40, choice("a", 1, 8, "out"), map[string]float64{"a": 1, "pixels": 0.8}},        // not worth them
-			{20, choice("a", 8, 2, "points"), map[string]float64{"a": 1}},
-			{50, choice("a", 1, 8, "out"), map[string]float64{"a": 1}}, // the heuristic is right
+			{100, choice("a", 4, 5, 1024), map[string]float64{"a": 1, "b": 1.5}},
+			{60, choice("b", 2, 9, 1), map[string]float64{"a": 1.2, "b": 1}},             // another form, the same layout
+			{200, choice("pixels", 2, 3, 1024), map[string]float64{"a": 2, "pixels": 1}}, // worth two conversions
+			{40, choice("a", 1, 8, 1), map[string]float64{"a": 1, "pixels": 0.8}},        // not worth them
+			{20, choice("a", 8, 2, 1024), map[string]float64{"a": 1}},
+			{50, choice("a", 1, 8, 1), map[string]float64{"a": 1}}, // the heuristic is right
 		},
 	}
 }

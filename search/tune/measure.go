@@ -153,12 +153,34 @@ func (t *tuner) rest() {
 	}
 }
 
-// refusedBuild reports whether an error speaks of the program alone, and notes it.
-func (t *tuner) refusedBuild(err error) bool {
-	var w *Wrong
-	if !errors.As(err, &w) {
-		return false
+// attempt is a program with some changes, measured in turns with others.
+type attempt struct {
+	*build
+	changes []candidate // those that lowering took
+	samples []*sample   // of the others, then of the program
+	wrong   error       // the program must not be used, and was not measured
+}
+
+// attempt makes and measures the program of some changes; nil if lowering takes
+// none of them, and with an error.
+func (t *tuner) attempt(ctx context.Context, changes []candidate, times int, beside ...*build) (*attempt, error) {
+	p, taken, err := t.lower(changes)
+	if err != nil || len(taken) == 0 {
+		return nil, err
 	}
-	t.refused++
-	return true
+	a := &attempt{changes: taken}
+	var w *Wrong
+	switch a.build, err = t.open(ctx, p); {
+	case errors.As(err, &w):
+		t.refused++
+		a.wrong = err
+		return a, nil
+	case err != nil:
+		return nil, err
+	}
+	if a.samples, err = t.measure(ctx, times, append(beside, a.build)...); err != nil {
+		a.Close()
+		return nil, err
+	}
+	return a, nil
 }

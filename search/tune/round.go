@@ -134,38 +134,31 @@ func kernelsOf(p *program.Program) map[string]string {
 // trial measures changes against the incumbent and gives those that won. If
 // their program is wrong, the halves are tried alone.
 func (t *tuner) trial(ctx context.Context, changes []candidate) ([]candidate, error) {
-	p, changes, err := t.lower(changes)
-	if err != nil || len(changes) == 0 {
+	a, err := t.attempt(ctx, changes, 1, t.inc)
+	if a == nil {
 		return nil, err
 	}
-	b, err := t.open(ctx, p)
-	if t.refusedBuild(err) {
+	if changes = a.changes; a.wrong != nil {
 		if len(changes) == 1 {
-			t.reject(changes[0], err)
+			t.reject(changes[0], a.wrong)
 			return nil, nil
 		}
 		half := len(changes) / 2
-		a, err := t.trial(ctx, changes[:half])
+		won, err := t.trial(ctx, changes[:half])
 		if err != nil {
 			return nil, err
 		}
 		more, err := t.trial(ctx, changes[half:])
-		return append(a, more...), err
+		return append(won, more...), err
 	}
-	if err != nil {
-		return nil, err
-	}
-	defer b.Close()
-	s, err := t.measure(ctx, 1, t.inc, b)
-	if err != nil {
-		return nil, err
-	}
+	defer a.Close()
+	s := a.samples
 	t.clockIn(s[0])
 	var won []candidate
 	for _, c := range changes {
 		t.trials++
 		q := t.sites[c.key]
-		made := siteOf(p, c.key)
+		made := siteOf(a.Program, c.key)
 		c.Choice = made.Chosen
 		old, now := versus(c, s[0], s[1], both)
 		ratio := q.ratio * now / old
@@ -225,22 +218,11 @@ func (t *tuner) confirm(ctx context.Context, won []candidate) error {
 	if len(won) == 0 {
 		return nil
 	}
-	p, won, err := t.lower(won)
-	if err != nil || len(won) == 0 {
+	a, err := t.attempt(ctx, won, 2, t.base, t.inc)
+	if a == nil || a.wrong != nil {
 		return err
 	}
-	b, err := t.open(ctx, p)
-	if t.refusedBuild(err) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	s, err := t.measure(ctx, 2, t.base, t.inc, b)
-	if err != nil {
-		b.Close()
-		return err
-	}
+	b, s, won := a.build, a.samples, a.changes
 	var again []candidate
 	for _, c := range won {
 		ratio := t.share(c, s)

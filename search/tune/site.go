@@ -94,7 +94,6 @@ func (q *site) around(s schedule.Site) {
 // The knobs that are changed together.
 const (
 	knobForm = iota
-	knobOrder
 	knobTile
 	knobRows
 	knobPrefetch
@@ -110,8 +109,6 @@ func knob(from, to schedule.Choice) int {
 		return knobRows
 	case from.OB != to.OB || from.TR != to.TR || from.TW != to.TW:
 		return knobTile
-	case from.Order != to.Order:
-		return knobOrder
 	}
 	return knobPrefetch
 }
@@ -144,9 +141,6 @@ func cross(from, a, b schedule.Choice) schedule.Choice {
 	}
 	if b.Prefetch != from.Prefetch {
 		a.Prefetch = b.Prefetch
-	}
-	if b.Order != from.Order {
-		a.Order = b.Order
 	}
 	return a
 }

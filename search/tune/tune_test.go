@@ -61,7 +61,7 @@ func TestFlat(t *testing.T) {
 	l := valley(0.3)
 	for i := range l.sites {
 		s := &l.sites[i]
-		s.best, s.forms = schedule.Choice{Form: "a", OB: 1, TW: 8, Order: "out"}, map[string]float64{"a": 1, "b": 1}
+		s.best, s.forms = schedule.Choice{Form: "a", OB: 1, TW: 8, Prefetch: 1}, map[string]float64{"a": 1, "b": 1}
 	}
 	book := &schedule.Book{}
 	r := search(t, l, tune.Options{Book: book, Rounds: 80})
@@ -162,8 +162,8 @@ func TestWrong(t *testing.T) {
 func TestStale(t *testing.T) {
 	l := valley(0)
 	book := &schedule.Book{}
-	slow := schedule.Record{Key: "site5", Target: target, Space: schedule.SpaceVersion, Schedule: "form=a ob=1 tw=1 order=out", Micros: 1, Heuristic: 2, Runs: 5, Kept: true}
-	good := schedule.Record{Key: "site0", Target: target, Space: schedule.SpaceVersion, Schedule: "form=a ob=4 tw=5 order=points", Micros: 1, Heuristic: 2, Runs: 5, Kept: true}
+	slow := schedule.Record{Key: "site5", Target: target, Space: schedule.SpaceVersion, Schedule: "form=a ob=1 tw=1 prefetch=1", Micros: 1, Heuristic: 2, Runs: 5, Kept: true}
+	good := schedule.Record{Key: "site0", Target: target, Space: schedule.SpaceVersion, Schedule: "form=a ob=4 tw=5 prefetch=1024", Micros: 1, Heuristic: 2, Runs: 5, Kept: true}
 	odd := schedule.Record{Key: "site1", Target: target, Space: schedule.SpaceVersion, Schedule: "form=none", Micros: 1, Heuristic: 2, Runs: 5, Kept: true}
 	for _, r := range []schedule.Record{slow, good, odd} {
 		book.Add(r)

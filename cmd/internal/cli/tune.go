@@ -18,6 +18,7 @@ import (
 	"github.com/lathe-ml/lathe/compiler/onnx"
 	"github.com/lathe-ml/lathe/compiler/onnxfile"
 	"github.com/lathe-ml/lathe/compiler/schedule"
+	"github.com/lathe-ml/lathe/internal/atomicfile"
 	"github.com/lathe-ml/lathe/search/tune"
 )
 
@@ -41,8 +42,8 @@ func newTuneCmd(f *factory) *cobra.Command {
 		Use:   "tune MODEL",
 		Short: "Measure other ways to make a model's kernels, and record the fastest",
 		Long: `tune measures on this machine what the heuristics decide otherwise: the form of
-each kernel (direct, Winograd, …), its register tile, its order of loops, how far
-ahead it fetches. Each round changes something at every site, builds one program
+each kernel (direct, Winograd, …), its register tile, how much is done at once, how
+far ahead it fetches. Each round changes something at every site, builds one program
 and times it in turns with the best one so far; a change is taken if it is faster
 in a second measurement, too, and the whole program with it.
 
@@ -83,8 +84,11 @@ type tuneResult struct {
 }
 
 func (o *tuneOptions) run(ctx context.Context) error {
-	if o.rounds < 0 || o.engine.threads < 1 {
-		return fault.New(fault.Usage, "--threads must be at least 1, --rounds at least 0")
+	if o.engine.threads < 1 {
+		return fault.New(fault.Usage, "--threads %d: at least 1 is needed", o.engine.threads)
+	}
+	if o.rounds < 0 {
+		return fault.New(fault.Usage, "--rounds %d is negative", o.rounds)
 	}
 	if o.engine.tolerance != "" {
 		return fault.New(fault.Usage, "--tolerance picks precisions, lathe tune schedules").Hint("tune with --precision or --precisions")
@@ -118,13 +122,18 @@ func (o *tuneOptions) book() (*schedule.Book, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
+	if o.out == defaultBook {
+		if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
+			return nil, "", fault.New(fault.Usage, "cannot make the folder of the record book: %w", err)
+		}
+	}
+	if err := atomicfile.Writable(path); err != nil {
+		return nil, "", err
+	}
 	all := &schedule.Book{}
 	b, bad, err := schedule.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
-			return nil, "", fault.New(fault.Usage, "cannot make the folder of the record book: %w", err)
-		}
 	case err != nil:
 		return nil, "", err
 	default:
