@@ -58,14 +58,25 @@ func armTile(t *loop.Tile, traits backend.Traits) string {
 		return ""
 	}
 	a := &armWriter{t: t}
-	red := slices.DeleteFunc(slices.Clone(t.Red), func(r loop.Red) bool { return r.N == 1 })
-	outer, body, tail := splitRed(red, accs, 4)
+	red := func(p loop.Part) []loop.Red {
+		return slices.DeleteFunc(slices.Clone(p.Red), func(r loop.Red) bool { return r.N == 1 })
+	}
+	_, body, _ := splitRed(red(loop.Part{Red: t.Red}), accs, 4)
 	if !a.bases(body) {
 		return ""
 	}
-	a.quad = a.quads(body)
 	a.init()
-	a.nest(outer, body, tail)
+	at, reach := loop.Part{}, span(body)
+	for _, p := range t.Parts() {
+		outer, body, tail := splitRed(red(p), accs, 4)
+		if s := span(body); len(p.Red) > 5 || s[0] > reach[0] || s[1] > reach[1] {
+			return ""
+		}
+		a.quad = a.quads(body)
+		a.move(p.X-at.X, p.W-at.W)
+		a.nest(outer, body, tail)
+		at = p
+	}
 	a.finish(accs)
 	var b strings.Builder
 	b.WriteString("  __asm__ volatile(\n" + a.b.String())
@@ -112,15 +123,20 @@ func splitRed(red []loop.Red, accs, unit int) (outer, body []loop.Red, tail loop
 	return outer, body, loop.Red{N: in.N % u, XStep: in.XStep, WStep: in.WStep}
 }
 
+// span is how far straight code moves on in X and in W.
+func span(body []loop.Red) (n [2]int) {
+	for _, r := range body {
+		n[0] += (r.N - 1) * max(r.XStep, 0)
+		n[1] += (r.N - 1) * max(r.WStep, 0)
+	}
+	return n
+}
+
 // bases places pointers such that every load reaches its operand by a
 // displacement, as far as there are registers for them.
 func (a *armWriter) bases(body []loop.Red) bool {
 	t := a.t
-	spanX, spanW := 0, 0
-	for _, r := range body {
-		spanX += (r.N - 1) * max(r.XStep, 0)
-		spanW += (r.N - 1) * max(r.WStep, 0)
-	}
+	spanX, spanW := span(body)[0], span(body)[1]
 	place := func(at []int, reach int) []base {
 		var out []base
 		at = slices.Clone(at)

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -54,13 +55,22 @@ func randomTile(r *rand.Rand) *loop.Tile {
 	}
 	t.WO, t.SO, t.AO = wstep+[]int{0, 4, 20000}[r.IntN(3)], 4, 4*t.P*2
 	t.Prefetch = []int{0, 0, 512}[r.IntN(3)]
+	if r.IntN(4) == 0 { // a last block with fewer steps
+		red := slices.Clone(t.Red)
+		red[len(red)-1].N = 1 + r.IntN(red[len(red)-1].N)
+		t.More = []loop.Part{{X: r.IntN(50), W: 4 * r.IntN(9), Red: red}}
+	}
 	return t
 }
 
 // reach is how many elements of X and W a tile reads behind its place.
 func reach(t *loop.Tile) (x, w int) {
-	for _, r := range t.Red {
-		x, w = x+(r.N-1)*r.XStep, w+(r.N-1)*r.WStep
+	for _, p := range t.Parts() {
+		px, pw := p.X, p.W
+		for _, r := range p.Red {
+			px, pw = px+(r.N-1)*r.XStep, pw+(r.N-1)*r.WStep
+		}
+		x, w = max(x, px), max(w, pw)
 	}
 	most := 0
 	for _, v := range t.XP {
@@ -97,7 +107,7 @@ func TestArmTiles(t *testing.T) {
 	var code, calls strings.Builder
 	code.WriteString("#include \"lathe_rt.h\"\n#include <stdio.h>\n" + tileMain)
 	forms, quads := 0, 0
-	for k := range 150 {
+	for k := range 180 {
 		tile := randomTile(r)
 		nx, nw := reach(tile)
 		if nx >= 1<<20 || nw >= 1<<20 {

@@ -25,7 +25,7 @@ func tileKey(t *loop.Tile) string {
 	if t.Add != nil {
 		add = t.Add.Type
 	}
-	return fmt.Sprint(t.Kind, t.W.Type, t.S.Type, add, t.OB, t.P, t.L, t.XP, t.WO, t.SO, t.SP, t.Red, t.Lanes, t.Act, t.Lo, t.Hi, t.B != nil, t.Add != nil, t.AO, t.AP, t.Prefetch, t.Terms, t.Tail, t.Matrix, t.Rows)
+	return fmt.Sprint(t.Kind, t.W.Type, t.S.Type, add, t.OB, t.P, t.L, t.XP, t.WO, t.SO, t.SP, t.Red, t.More, t.Lanes, t.Act, t.Lo, t.Hi, t.B != nil, t.Add != nil, t.AO, t.AP, t.Prefetch, t.Terms, t.Tail, t.Matrix, t.Rows)
 }
 
 func (t *tilePrinter) define(s *loop.Tile) {
@@ -101,9 +101,38 @@ func plainTile(b *strings.Builder, t *loop.Tile) {
 		fmt.Fprintf(b, "%sfor (int o = 0; o < %d; o++) for (int p = 0; p < %d; p++) {\n%s  _Pragma(\"omp simd\")\n%s  for (int l = 0; l < %d; l++) %s\n%s}\n", in, t.OB, t.P, in, in, t.L, body, in)
 	}
 	lanes("  ", fmt.Sprintf("acc[o * %d + p][l] = %s;", t.P, init))
+	for _, part := range t.Parts() {
+		plainPart(b, t, part, lanes)
+	}
+	acc := fmt.Sprintf("acc[o * %d + p][l]", t.P)
+	if t.S.Type == tensor.I32 {
+		lanes("  ", fmt.Sprintf("s[SP[p] + o * %d + l] = %s;", t.SO, acc))
+		return
+	}
+	v := convert(sums(t), tensor.F32, acc)
+	if t.Add != nil {
+		fmt.Fprintf(b, "  static const i32 AP[] = {%s};\n", ints(t.AP))
+		v += " + " + convert(t.Add.Type, tensor.F32, fmt.Sprintf("a[AP[p] + o * %d + l]", t.AO))
+	}
+	switch t.Act {
+	case "relu":
+		v = "max_f32(" + v + ", 0.0f)"
+	case "clip":
+		v = fmt.Sprintf("min_f32(max_f32(%s, %s), %s)", v, f32(t.Lo), f32(t.Hi))
+	}
+	if t.Tail > 0 {
+		v = fmt.Sprintf("if (o < %d || l < %d) s[SP[p] + o * %d + l] = %s;", t.OB-1, t.Tail, t.SO, v)
+		lanes("  ", v)
+		return
+	}
+	lanes("  ", fmt.Sprintf("s[SP[p] + o * %d + l] = %s;", t.SO, convert(tensor.F32, t.S.Type, v)))
+}
+
+// plainPart prints one nest of a tile's sums.
+func plainPart(b *strings.Builder, t *loop.Tile, part loop.Part, lanes func(in, body string)) {
 	in := "  "
-	xs, ws := "", ""
-	for i, r := range t.Red {
+	xs, ws := offset(part.X), offset(part.W)
+	for i, r := range part.Red {
 		fmt.Fprintf(b, "%sfor (i64 r%d = 0; r%d < %d; r%d++) {\n", in, i, i, r.N, i)
 		xs += fmt.Sprintf(" + r%d * %d", i, r.XStep)
 		ws += fmt.Sprintf(" + r%d * %d", i, r.WStep)
@@ -130,32 +159,10 @@ func plainTile(b *strings.Builder, t *loop.Tile) {
 		}
 		lanes(in, fmt.Sprintf("acc[o * %d + p][l] += %s;", t.P, strings.Join(sum, " + ")))
 	}
-	for range t.Red {
+	for range part.Red {
 		in = in[2:]
 		b.WriteString(in + "}\n")
 	}
-	acc := fmt.Sprintf("acc[o * %d + p][l]", t.P)
-	if t.S.Type == tensor.I32 {
-		lanes("  ", fmt.Sprintf("s[SP[p] + o * %d + l] = %s;", t.SO, acc))
-		return
-	}
-	v := convert(sums(t), tensor.F32, acc)
-	if t.Add != nil {
-		fmt.Fprintf(b, "  static const i32 AP[] = {%s};\n", ints(t.AP))
-		v += " + " + convert(t.Add.Type, tensor.F32, fmt.Sprintf("a[AP[p] + o * %d + l]", t.AO))
-	}
-	switch t.Act {
-	case "relu":
-		v = "max_f32(" + v + ", 0.0f)"
-	case "clip":
-		v = fmt.Sprintf("min_f32(max_f32(%s, %s), %s)", v, f32(t.Lo), f32(t.Hi))
-	}
-	if t.Tail > 0 {
-		v = fmt.Sprintf("if (o < %d || l < %d) s[SP[p] + o * %d + l] = %s;", t.OB-1, t.Tail, t.SO, v)
-		lanes("  ", v)
-		return
-	}
-	lanes("  ", fmt.Sprintf("s[SP[p] + o * %d + l] = %s;", t.SO, convert(tensor.F32, t.S.Type, v)))
 }
 
 // offset prints what is added to an index; nothing for 0.

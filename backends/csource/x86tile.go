@@ -110,14 +110,19 @@ func x86Tile(t *loop.Tile, traits backend.Traits) string {
 	if free < 0 || free == 0 && (x86Forms[t.Kind].embed == "" || !x.embed || t.P == 1) {
 		return ""
 	}
-	if len(t.Red) > 5 || t.Add != nil && t.Add.Type == tensor.BF16 && x.regs-accs < 3 || t.Act == "clip" && x.regs-accs < 2 || t.Act == "relu" && x.regs-accs < 1 {
+	if slices.ContainsFunc(t.Parts(), func(p loop.Part) bool { return len(p.Red) > 5 }) || t.Add != nil && t.Add.Type == tensor.BF16 && x.regs-accs < 3 || t.Act == "clip" && x.regs-accs < 2 || t.Act == "relu" && x.regs-accs < 1 {
 		return ""
 	}
 	a := &asmWriter{x: x, t: t, xs: t.X.Type.Size(), ws: t.W.Type.Size(), forms: x86Forms[t.Kind]}
 	a.init()
 	a.op("mov %%[x], %%%%r9")
 	a.op("mov %%[w], %%%%r10")
-	a.loops(t.Red, accs, weights, free)
+	at := loop.Part{}
+	for _, p := range t.Parts() {
+		a.move(p.X-at.X, p.W-at.W)
+		a.loops(p.Red, accs, weights, free)
+		at = p
+	}
 	a.finish(accs)
 	var b strings.Builder
 	if a.masked() {

@@ -20,6 +20,7 @@ func (x *exec) tile(t *loop.Tile) {
 	}
 	xa, wa, ba, sa, aa := at(t.X, t.XAt), at(t.W, t.WAt), at(t.B, t.BAt), at(t.S, t.SAt), at(t.Add, t.AddAt)
 	g := int64(t.Kind.Group())
+	parts := t.Parts()
 	for o := range t.OB {
 		for p := range t.P {
 			for l := range t.Stored(o) {
@@ -34,7 +35,9 @@ func (x *exec) tile(t *loop.Tile) {
 					if t.B != nil {
 						sum = int32(x.load(t.B, ba+int64(o*t.L+l)).I)
 					}
-					sum = x.whole(t, t.Red, sum, wi, xi)
+					for _, q := range parts {
+						sum = x.whole(t, q.Red, sum, wi+int64(q.W), xi+int64(q.X))
+					}
 					if t.S.Type == tensor.I32 {
 						x.store(t.S, sa+int64(o*t.SO+t.SP[p]+l), value{I: int64(sum)})
 						continue
@@ -44,7 +47,9 @@ func (x *exec) tile(t *loop.Tile) {
 					if t.B != nil {
 						acc = x.f32(t.B, ba+int64(o*t.L+l))
 					}
-					acc = x.sum(t, t.Red, acc, wi, xi)
+					for _, q := range parts {
+						acc = x.sum(t, q.Red, acc, wi+int64(q.W), xi+int64(q.X))
+					}
 				}
 				if t.Add != nil {
 					acc += x.f32(t.Add, aa+int64(o*t.AO+t.AP[p]+l))

@@ -167,3 +167,23 @@ func TestTileTail(t *testing.T) {
 		t.Errorf("a tail that is none: %v", err)
 	}
 }
+
+// TestTileParts: a second nest of sums, with fewer steps, at its own offsets.
+//
+//	s[l] = W[0+l]·X[0] + W[2+l]·X[1] + W[4+l]·X[3] = (1+2·3+100·5, 2+2·4+100·6)
+func TestTileParts(t *testing.T) {
+	x, w, s := buffer("x", 4, false), buffer("w", 6, false), buffer("s", 2, true)
+	tile := &loop.Tile{OB: 1, P: 1, L: 2, X: x, W: w, S: s, XAt: loop.Int(0), WAt: loop.Int(0), SAt: loop.Int(0), XP: []int{0}, SP: []int{0},
+		Red: []loop.Red{{N: 2, XStep: 1, WStep: 2}}, More: []loop.Part{{X: 3, W: 4, Red: []loop.Red{{N: 1, XStep: 1, WStep: 2}}}}}
+	k := &loop.Kernel{Family: "tile", Params: []*loop.Buffer{x, w, s}, Body: []loop.Stmt{tile}}
+	got, err := runKernel(k, []float32{1, 2, 10, 100}, []float32{1, 2, 3, 4, 5, 6})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got[0] != 507 || got[1] != 610 {
+		t.Errorf("sums %v, want [507 610]", got)
+	}
+	if n := tile.Steps(); n != 3 {
+		t.Errorf("%d steps, want 3", n)
+	}
+}

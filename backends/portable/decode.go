@@ -299,7 +299,7 @@ func (d *decoder) tile(f *fileTile) *loop.Tile {
 	}
 	t := &loop.Tile{
 		OB: f.OB, P: f.P, L: f.L, XP: f.XP, SP: f.SP, AP: f.AP, WO: f.WO, SO: f.SO, AO: f.AO, Red: f.Red, Lanes: f.Lanes, Act: f.Act,
-		Lo: float32(parseNumber(f.Lo)), Hi: float32(parseNumber(f.Hi)), Terms: f.Terms, Tail: f.Tail,
+		Lo: float32(parseNumber(f.Lo)), Hi: float32(parseNumber(f.Hi)), Terms: f.Terms, Tail: f.Tail, More: f.More,
 	}
 	t.X, t.XAt = operand(&f.X)
 	t.W, t.WAt = operand(&f.W)

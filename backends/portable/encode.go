@@ -140,6 +140,7 @@ type fileTile struct {
 	Hi    string       `json:"hi,omitempty"`
 	Terms [][2]int     `json:"terms,omitempty"`
 	Tail  int          `json:"tail,omitempty"`
+	More  []loop.Part  `json:"more,omitempty"`
 }
 
 var kindNames = [...]string{
@@ -332,6 +333,6 @@ func (e *encoder) tile(t *loop.Tile) *fileTile {
 	return &fileTile{
 		OB: t.OB, P: t.P, L: t.L, X: operand(t.X, t.XAt), W: operand(t.W, t.WAt), S: operand(t.S, t.SAt), B: maybe(t.B, t.BAt), Add: maybe(t.Add, t.AddAt),
 		XP: t.XP, SP: t.SP, AP: t.AP, WO: t.WO, SO: t.SO, AO: t.AO, Red: t.Red, Lanes: t.Lanes, Act: t.Act,
-		Lo: number(float64(t.Lo)), Hi: number(float64(t.Hi)), Terms: t.Terms, Tail: t.Tail,
+		Lo: number(float64(t.Lo)), Hi: number(float64(t.Hi)), Terms: t.Terms, Tail: t.Tail, More: t.More,
 	}
 }

@@ -13,11 +13,14 @@ type tileCode struct {
 	*loop.Tile
 	x, w, b, s, a      int // buffers; b and a are -1 if there are none
 	xa, wa, ba, sa, aa func(f *frame) int
-	red                []loop.Red // joined where the steps allow
+	parts              []loop.Part // joined where the steps allow
 }
 
 func (b *builder) tile(t *loop.Tile) stmt {
-	c := &tileCode{Tile: t, b: -1, a: -1, red: joined(t.Red)}
+	c := &tileCode{Tile: t, b: -1, a: -1}
+	for _, p := range t.Parts() {
+		c.parts = append(c.parts, loop.Part{X: p.X, W: p.W, Red: joined(p.Red)})
+	}
 	var roots []*loop.Expr
 	for _, e := range []*loop.Expr{t.XAt, t.WAt, t.BAt, t.SAt, t.AddAt} {
 		if e != nil {
@@ -113,15 +116,18 @@ func (c *tileCode) start(f *frame, acc *[8]float32, at, width int) {
 }
 
 func (c *tileCode) sum(w, x []float32, wi, x0, x1, width int, acc *[8]float32) {
-	switch {
-	case len(c.Terms) > 0:
-		c.steps(c.red, w, x, wi, x0, x1, width, acc)
-	case width < 4:
-		c.narrow(c.red, w, x, wi, x0, x1, width, acc)
-	case c.Lanes:
-		nest(c.red, w, x, wi, x0, x1, acc, lanes42)
-	default:
-		nest(c.red, w, x, wi, x0, x1, acc, tile42)
+	for _, p := range c.parts {
+		wi, x0, x1 := wi+p.W, x0+p.X, x1+p.X
+		switch {
+		case len(c.Terms) > 0:
+			c.steps(p.Red, w, x, wi, x0, x1, width, acc)
+		case width < 4:
+			c.narrow(p.Red, w, x, wi, x0, x1, width, acc)
+		case c.Lanes:
+			nest(p.Red, w, x, wi, x0, x1, acc, lanes42)
+		default:
+			nest(p.Red, w, x, wi, x0, x1, acc, tile42)
+		}
 	}
 }
 

@@ -84,6 +84,9 @@ func printTile(b *strings.Builder, t *Tile, in string) {
 	}
 	fmt.Fprintf(b, "%s%stile %dx%dx%d %s = bias %s + sum %v of %s(+%d) * %s%v to %v(+%d)",
 		in, tileNames[t.Kind], t.OB, t.P, t.L, at(t.S, t.SAt), at(t.B, t.BAt), t.Red, at(t.W, t.WAt), t.WO, at(t.X, t.XAt), t.XP, t.SP, t.SO)
+	for _, p := range t.More {
+		fmt.Fprintf(b, " and %v at +%d, +%d", p.Red, p.W, p.X)
+	}
 	if t.Lanes {
 		b.WriteString(" lanes")
 	}

@@ -13,6 +13,13 @@ type Red struct {
 	XStep, WStep int
 }
 
+// Part is a nest of reduction loops at an offset from where a tile's operands
+// begin.
+type Part struct {
+	X, W int
+	Red  []Red
+}
+
 // TileKind says what the operands of a tile are.
 type TileKind uint8
 
@@ -51,6 +58,7 @@ func (k TileKind) Operands() (x, w tensor.DType) {
 //	for each combination of the reduction loops:
 //	    for each term (dx, dw):
 //	        acc[o][p][l] += W[w + ΣWStep + dw + o·WO + l] · X[x + ΣXStep + dx + XP[p] (+ l if Lanes)]
+//	for each of More: the same with its loops, at its offsets
 //	then  S[s + o·SO + SP[p] + l] = acc[o][p][l]
 //
 // With groups of G elements a step is a sum over g of
@@ -76,8 +84,9 @@ type Tile struct {
 	XP         []int // offset of each point in X
 	WO         int
 	SO         int
-	SP         []int // offset of each point in S
-	Red        []Red // outermost first
+	SP         []int  // offset of each point in S
+	Red        []Red  // outermost first
+	More       []Part // sums that do not fit one nest, such as a last block with fewer steps
 	Lanes      bool
 	Act        string
 	Lo, Hi     float32
@@ -111,10 +120,15 @@ const MatrixLanes = 16
 // Steps is the number of multiply-adds per accumulator.
 func (t *Tile) Steps() int {
 	n := max(len(t.Terms), 1)
-	for _, r := range t.Red {
-		n *= r.N
+	all := 0
+	for _, p := range t.Parts() {
+		steps := 1
+		for _, r := range p.Red {
+			steps *= r.N
+		}
+		all += steps
 	}
-	return n
+	return n * all
 }
 
 // Stored is how many lanes of a vector are stored.
@@ -124,6 +138,9 @@ func (t *Tile) Stored(o int) int {
 	}
 	return t.L
 }
+
+// Parts are the nests of a tile, Red first.
+func (t *Tile) Parts() []Part { return append([]Part{{Red: t.Red}}, t.More...) }
 
 // Products are the terms of each step, never none.
 func (t *Tile) Products() [][2]int {
@@ -164,8 +181,8 @@ func (t *Tile) checkMatrix() error {
 		return fmt.Errorf("a matrix tile of %d vectors of %d lanes, which has 1 or 2 of %d", t.OB, t.L, MatrixLanes)
 	case t.Rows < 1 || t.Rows > 16 || t.P != t.Rows && t.P != 2*t.Rows:
 		return fmt.Errorf("a matrix tile of %d points in runs of %d", t.P, t.Rows)
-	case len(t.Red) == 0:
-		return fmt.Errorf("a matrix tile without a sum")
+	case len(t.Red) == 0 || len(t.More) > 0:
+		return fmt.Errorf("a matrix tile without a sum, or with several")
 	}
 	for p := range t.P {
 		if p%t.Rows > 1 && t.XP[p]-t.XP[p-1] != t.Stride(p/t.Rows) {

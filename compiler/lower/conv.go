@@ -182,7 +182,7 @@ func (l *lowerer) conv(c *tiledConv, g *group, dst *place) error {
 	if c.planar {
 		steps *= c.ic
 	} else if !c.depthwise {
-		steps *= c.icb * t.lanes / c.kind.Group()
+		steps *= (c.ic/c.Groups + c.kind.Group() - 1) / c.kind.Group()
 	}
 	t.shape = l.tile(c.site, c.groupOr(1), t.rows, t.cols, steps, c.depthwise, func(s tileShape) float64 { return c.reread(s, 4*t.lanes) })
 	t.emit(l)
@@ -347,9 +347,8 @@ func (t *convTile) tileAt(ob, tr, tw int, image, block, oh, ow *loop.Expr) []loo
 		perBlock *= t.ic
 	default:
 		plane = loop.Add(loop.Mul(image, xl.blocks()), loop.Mul(loop.Div(block, t.groupWidth), t.icb))
-		ic := loop.Red{N: (min(lanes, t.ic/t.Groups) + grp - 1) / grp, XStep: grp, WStep: vec * grp} // a lone block may be part full
 		cols.WStep, rows.WStep = lanes*vec, kw*lanes*vec
-		tile.Red = []loop.Red{{N: t.icb, XStep: xl.plane(), WStep: kh * kw * lanes * vec}, rows, cols, ic}
+		tile.Red, tile.More = t.channels(xl.plane(), vec, []loop.Red{rows, cols})
 		perBlock *= t.icb * lanes
 	}
 	tile.XAt = t.at(xl, plane, ih, iw)
@@ -372,6 +371,26 @@ func (t *convTile) tileAt(ob, tr, tw int, image, block, oh, ow *loop.Expr) []loo
 		tile.SP = append(tile.SP, p*lanes)
 	}
 	return []loop.Stmt{tile, t.epilogue(ob, tr, tw, image, block, oh, ow)}
+}
+
+// channels are the loops over input channels, in blocks that are plane apart,
+// with those of the kernel inside. The last block may be part full, and then has
+// loops of its own.
+func (t *convTile) channels(plane, vec int, kernel []loop.Red) ([]loop.Red, []loop.Part) {
+	grp, n := t.kind.Group(), t.ic/t.Groups
+	of := func(blocks, n int) []loop.Red {
+		per := loop.Red{N: blocks, XStep: plane, WStep: t.Kernel[0] * t.Kernel[1] * t.lanes * vec}
+		return slices.Concat([]loop.Red{per}, kernel, []loop.Red{{N: (n + grp - 1) / grp, XStep: grp, WStep: vec * grp}})
+	}
+	rest := n % t.lanes
+	switch {
+	case rest == 0 || (rest+grp-1)/grp*grp == t.lanes:
+		return of(t.icb, t.lanes), nil
+	case t.icb == 1:
+		return of(1, rest), nil
+	}
+	red := of(t.icb-1, t.lanes)
+	return red, []loop.Part{{X: red[0].N * red[0].XStep, W: red[0].N * red[0].WStep, Red: of(1, rest)}}
 }
 
 // epilogue computes what a tile does not do itself, from scratch to output.
