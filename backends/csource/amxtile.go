@@ -124,7 +124,7 @@ func (a *amxWriter) step(depth int) {
 // direct reports whether the sums are stored where they belong as they are.
 func (a *amxWriter) direct() bool {
 	t := a.t
-	if t.Kind != loop.TileBF16 || t.S.Type != tensor.F32 || t.Add != nil || t.Act != "" {
+	if t.S.Type != sums(t) || t.Add != nil || t.Act != "" {
 		return false
 	}
 	for m := range a.runs {
@@ -168,7 +168,7 @@ func (a *amxWriter) finish() {
 		for o := range t.OB {
 			to := "s + " + a.place(t.SP, m) + offset(o*t.SO)
 			v := fmt.Sprintf("c[%d][r * 16 + l]", m*t.OB+o)
-			if t.Kind == loop.TileU8S8 {
+			if t.Kind == loop.TileU8S8 && t.S.Type != tensor.I32 {
 				v = "(float)" + v
 			}
 			switch {

@@ -24,10 +24,14 @@ func randomMatrix(r *rand.Rand) *loop.Tile {
 	g := kind.Group()
 	types := []tensor.DType{tensor.F32, tensor.F32, tensor.BF16}
 	t.S = buf("s", types[r.IntN(3)])
+	whole := kind == loop.TileU8S8 && r.IntN(3) == 0 // sums stay whole numbers
+	if whole {
+		t.S, t.Act = buf("s", tensor.I32), ""
+	}
 	if r.IntN(2) == 0 {
 		t.B = buf("b", sums(t))
 	}
-	if r.IntN(3) == 0 {
+	if r.IntN(3) == 0 && !whole {
 		t.Add = buf("a", types[r.IntN(3)])
 	}
 	t.P = t.Rows * (1 + r.IntN(2))

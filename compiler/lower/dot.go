@@ -26,6 +26,7 @@ type tiledDot struct {
 	operands
 	parts      int  // of bfloat16 in which a matrix unit multiplies numbers, 0 without one
 	halved     bool // the weights are F16, widened where they are multiplied
+	matrix     bool // products are those of a matrix unit
 	mostWeight float64
 	sumsBuf    *buf // of the left operand's rows, if the weights have a center
 	sums       *loop.Buffer
@@ -115,9 +116,15 @@ func (d *tiledDot) decide(l *lowerer, n *ir.Node) {
 	bytes, ok := l.bytes(d.x, d.w, d.k)
 	if ok = ok && d.k%loop.TileU8S8.Group() == 0; ok {
 		heuristic, possible = formInt8, append(possible, formInt8)
+		if l.bytesOnUnit() && d.k%unitBytes == 0 {
+			possible = append(possible, formAMXInt8)
+			if d.m >= fewUnitRows {
+				heuristic = formAMXInt8
+			}
+		}
 	}
 	if n.Outputs[0].DType() == tensor.I32 {
-		possible = []string{formInt8}
+		possible = possible[1:] // sums of bytes
 	}
 	mode := l.mode(n)
 	switch short := l.halves(mode) && d.k%loop.TileBF16.Group() == 0; {
@@ -150,6 +157,8 @@ func (d *tiledDot) decide(l *lowerer, n *ir.Node) {
 		d.operands = operands{kind: loop.TileBF16}
 	case formInt8:
 		d.operands = bytes
+	case formAMXInt8:
+		d.operands, d.matrix = bytes, true
 	case formBF16:
 		d.operands = operands{kind: loop.TileBF16}
 	case formHalf:
@@ -175,7 +184,11 @@ func (l *lowerer) emitTiledDot(g *group) (bool, error) {
 		return true, nil
 	}
 	blocks := (d.n + d.lanes - 1) / d.lanes
-	d.shape = l.tile(d.site, blocks, 1, min(d.m, apart(d.k/d.kind.Group())), d.k/d.kind.Group(), false)
+	if d.matrix {
+		d.shape = d.unitShape(blocks)
+	} else {
+		d.shape = l.tile(d.site, blocks, 1, min(d.m, apart(d.k/d.kind.Group())), d.k/d.kind.Group(), false)
+	}
 	var w *buf
 	if d.w != nil {
 		w = d.packConst(l, blocks)
@@ -398,11 +411,16 @@ func (d *tiledDot) emit(l *lowerer, g *group, dst *place, lhs, w *buf, blocks in
 	if !direct {
 		scratch = k.local("s", sumType, ob*tm*d.lanes)
 	}
-	tile := func(ob, tm int, last bool, b, block, m *loop.Expr) []loop.Stmt {
+	tile := func(ob int, at stripes, last bool, b, block, m *loop.Expr) []loop.Stmt {
+		tm := at.points()
 		t := &loop.Tile{Kind: d.kind, OB: ob, P: tm, L: d.lanes, X: xb, W: wb, B: bb, Act: p.act, Lo: p.lo, Hi: p.hi, WO: d.lanes * grp, Prefetch: prefetch}
 		t.Red = []loop.Red{{N: d.k / grp, XStep: grp, WStep: ob * d.lanes * grp}}
 		if d.w == nil {
 			t.WO, t.Red[0].WStep = d.k*d.lanes, d.lanes*grp
+		}
+		if d.matrix {
+			t.Matrix, t.Rows = true, at.rows
+			t.Red = d.unitSum(ob)
 		}
 		row := loop.Add(loop.Mul(b, d.m), m)
 		if tail > 0 && last {
@@ -417,19 +435,19 @@ func (d *tiledDot) emit(l *lowerer, g *group, dst *place, lhs, w *buf, blocks in
 			}
 		}
 		for i := range tm {
-			t.XP = append(t.XP, i*d.k)
+			t.XP = append(t.XP, at.row(i)*d.k)
 		}
-		at := loop.Add(loop.Mul(row, d.n), loop.Mul(block, d.lanes))
+		to := loop.Add(loop.Mul(row, d.n), loop.Mul(block, d.lanes))
 		if p.add != nil {
-			t.Add, t.AddAt, t.AO = k.param(l.places[p.add].buf, false), at, d.lanes
+			t.Add, t.AddAt, t.AO = k.param(l.places[p.add].buf, false), to, d.lanes
 			for i := range tm {
-				t.AP = append(t.AP, i*d.n)
+				t.AP = append(t.AP, at.row(i)*d.n)
 			}
 		}
 		if direct {
-			t.S, t.SAt, t.SO = yb, at, d.lanes
+			t.S, t.SAt, t.SO = yb, to, d.lanes
 			for i := range tm {
-				t.SP = append(t.SP, i*d.n)
+				t.SP = append(t.SP, at.row(i)*d.n)
 			}
 			return k.inParts(t)
 		}
@@ -437,10 +455,18 @@ func (d *tiledDot) emit(l *lowerer, g *group, dst *place, lhs, w *buf, blocks in
 		for i := range tm {
 			t.SP = append(t.SP, i*d.lanes)
 		}
-		return append(k.inParts(t), d.epilogue(k, g, dst, yb, p, scratch, held{ob, tm, 0, tm}, b, block, m))
+		body := k.inParts(t)
+		for _, s := range at.stretches() {
+			body = append(body, d.epilogue(k, g, dst, yb, p, scratch, held{ob, tm, s[0], s[2]}, b, block, loop.Add(m, loop.Int(s[1]))))
+		}
+		return body
 	}
 	perRow := (blocks + ob - 1) / ob
 	mb := (d.m + tm - 1) / tm
+	tall, rest, before := tallStripes(tm), tallStripes(d.m%tm), 0
+	if d.matrix {
+		tall, rest, before = d.unitStripes()
+	}
 	v := k.fresh("t", d.b*perRow*mb)
 	mi := loop.Mod(loop.V(v), mb)
 	bg := loop.Div(loop.V(v), mb)
@@ -448,8 +474,8 @@ func (d *tiledDot) emit(l *lowerer, g *group, dst *place, lhs, w *buf, blocks in
 	block, m := loop.Mul(gi, ob), loop.Mul(mi, tm)
 	rows := func(ob int, last bool) []loop.Stmt {
 		return choice(mi, d.m/tm, mb,
-			func() []loop.Stmt { return tile(ob, tm, last, b, block, m) },
-			func() []loop.Stmt { return tile(ob, d.m%tm, last, b, block, m) })
+			func() []loop.Stmt { return tile(ob, tall, last, b, block, m) },
+			func() []loop.Stmt { return tile(ob, rest, last, b, block, loop.Sub(m, loop.Int(before))) })
 	}
 	full := blocks / ob
 	if tail > 0 {

@@ -164,7 +164,7 @@ func (l *lowerer) close(s *site, flops int64) {
 // efforts are about the times of forms in units of plain multiply-adds of f32
 // of the same contraction, on large ones.
 var efforts = map[string]float64{
-	formWinograd + "2": 0.6, formWinograd + "4": 0.42, formWinograd + "6": 0.36, "bf16": 0.5, "f16": 0.9,
+	formAMXInt8: 0.1, formWinograd + "2": 0.6, formWinograd + "4": 0.42, formWinograd + "6": 0.36, "bf16": 0.5, "f16": 0.9,
 	formAMX: 0.16, formAMX3: 0.38, formAMX6: 0.66, formWinograd + "4-" + formAMX3: 0.22, formWinograd + "4-" + formAMX6: 0.3,
 }
 
