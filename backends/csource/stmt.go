@@ -106,7 +106,7 @@ func (p *printer) stmt(s loop.Stmt, tiles *tilePrinter) {
 		p.set(s)
 	case *loop.Accum:
 		undo := p.name(s.Val)
-		p.line("%s = %s;", p.expr(loop.R(s.Reg)), p.expr(loop.Fn(s.Fn, loop.R(s.Reg), s.Val)))
+		p.line("%s = %s;", p.expr(loop.R(s.Reg)), p.expr(loop.Fn(s.Fn, ordered(s)...)))
 		undo()
 	case *loop.Cond:
 		undo := p.name(s.If)
@@ -123,6 +123,15 @@ func (p *printer) stmt(s loop.Stmt, tiles *tilePrinter) {
 	case *loop.Tile:
 		p.line("%s;", tiles.call(s, p))
 	}
+}
+
+// ordered gives the operands of an accumulation. Extremes keep NaN by looking at
+// their first operand: that of the new element is done ahead.
+func ordered(s *loop.Accum) []*loop.Expr {
+	if s.Fn == "max" || s.Fn == "min" {
+		return []*loop.Expr{s.Val, loop.R(s.Reg)}
+	}
+	return []*loop.Expr{loop.R(s.Reg), s.Val}
 }
 
 func (p *printer) set(s *loop.Set) {

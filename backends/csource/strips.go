@@ -212,7 +212,7 @@ func (s *strips) one(at string, side, fresh int) {
 				undo := s.name(a.Val)
 				s.line("const %s %s_v = l >= %d ? %s : %s;", cType[a.Reg.Type], v, s.w-fresh, s.expr(a.Val), identity(a))
 				undo()
-				s.line("%[1]s = %[2]s;", s.expr(loop.R(a.Reg)), s.combine(a, s.expr(loop.R(a.Reg)), v+"_v"))
+				s.line("%[1]s = %[2]s;", s.expr(loop.R(a.Reg)), s.combine(a, v+"_v", s.expr(loop.R(a.Reg))))
 			}
 		})
 	})

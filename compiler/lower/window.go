@@ -70,7 +70,7 @@ func (s *slidingWindow) fold(kh, kw int, tap func(a, b int) (t, guard *loop.Expr
 				acc = t
 				continue
 			}
-			acc = loop.Fn(s.fn, acc, t)
+			acc = loop.Fn(s.fn, t, acc) // whether t is a number is found out beside, whether acc is would be waited for
 		}
 	}
 	return acc
@@ -90,42 +90,152 @@ func (s *slidingWindow) axis(a int) []span {
 	return spans(g.Out[a], s.x.Static()[2+a], g.Kernel[a], g.Strides[a], g.Dilations[a], g.Lo[a])
 }
 
+// windowRows is up to how many elements of combined rows are kept.
+const windowRows = 512
+
 // plain slides over planes: the lanes are positions along a row. The rows under
 // a window are combined first, whole and side by side, then the neighbours in
 // what that gives: fewer steps, and fewer loads with gaps where the stride is
-// not 1. That row has room around it which changes no result.
+// not 1. Those rows have room around them which changes no result. Many are
+// combined before the first is read: a load that spans what two stores wrote
+// just before waits for both.
 func (s *slidingWindow) plain() {
 	g, lay, width := s.geo, s.dst.layout, s.x.Static()[3]
 	p := s.fresh("p", lay.Shape[0]*lay.Shape[1])
-	n, c := loop.Div(loop.V(p), lay.Shape[1]), loop.Mod(loop.V(p), lay.Shape[1])
-	before := g.Lo[1]
-	all := max(before+width, (g.Out[1]-1)*g.Strides[1]+(g.Kernel[1]-1)*g.Dilations[1]+1)
-	row := s.local("row", s.init.Type, all)
-	var body []loop.Stmt
-	for _, pad := range []span{{0, before}, {before + width, all - before - width}} {
-		if pad.n > 0 {
-			v := s.fresh("v", pad.n)
-			body = append(body, &loop.For{Var: v, Body: []loop.Stmt{&loop.Store{Buf: row, Index: loop.Add(loop.V(v), loop.Int(pad.from)), Val: s.init}}})
+	r := &windowBands{slidingWindow: s, before: g.Lo[1], plane: p}
+	r.all = max(r.before+width, (g.Out[1]-1)*g.Strides[1]+(g.Kernel[1]-1)*g.Dilations[1]+1)
+	r.split = g.Strides[1] == 2 && g.Kernel[1] > 2 && g.Dilations[1] == 1
+	if r.split {
+		r.all += r.all % 2
+	}
+	lanes := s.l.o.Lanes
+	up := func(n int) int { return (n + lanes - 1) / lanes * lanes }
+	r.base = up(r.before) - r.before
+	r.pitch = up(r.base + r.all)
+	band := max(windowRows/r.pitch, 1)
+	if g.Kernel[1] <= g.Strides[1] { // no load spans two stores
+		band = 1
+	}
+	var bands, parts []span // parts of several rows; those that are done at once
+	rows := 0
+	for _, hs := range s.axis(0) {
+		if hs.n > band {
+			whole := hs.n - hs.n%band
+			bands = append(bands, span{hs.from, whole})
+			hs = span{hs.from + whole, hs.n - whole}
+		}
+		if hs.n > 0 {
+			parts = append(parts, hs)
+			rows += hs.n
 		}
 	}
-	for _, hs := range s.axis(0) {
-		hv, v, wv := s.fresh("h", hs.n), s.fresh("v", width), s.fresh("w", g.Out[1])
-		h := loop.Add(loop.V(hv), loop.Int(hs.from))
-		down := s.fold(g.Kernel[0], 1, func(a, _ int) (t, guard *loop.Expr) {
-			at := loop.Add(loop.Mul(h, g.Strides[0]), loop.Int(a*g.Dilations[0]-g.Lo[0]))
-			t = loop.To(s.init.Type, s.access(s.x, []*loop.Expr{n, c, at, loop.V(v)}))
-			return t, loop.Within(at, 0, s.x.Static()[2])
-		})
-		across := s.fold(1, g.Kernel[1], func(_, b int) (t, guard *loop.Expr) {
-			return loop.At(row, loop.Add(loop.Mul(loop.V(wv), g.Strides[1]), loop.Int(b*g.Dilations[1]))), nil
-		})
-		store := s.epilogue(s.g, s.dst, s.out, []*loop.Expr{n, c, h, loop.V(wv)}, across)
-		body = append(body, &loop.For{Var: hv, Body: []loop.Stmt{
-			&loop.For{Var: v, Kind: loop.Vector, Body: []loop.Stmt{&loop.Store{Buf: row, Index: loop.Add(loop.V(v), loop.Int(before)), Val: down}}},
-			&loop.For{Var: wv, Kind: loop.Vector, Body: []loop.Stmt{store}},
-		}})
+	most := rows
+	if len(bands) > 0 {
+		most = max(rows, band)
+	}
+	r.buf = s.local("row", s.init.Type, r.pitch*most)
+	if r.split {
+		r.half = up(r.all / 2)
+		r.even, r.odd = s.local("even", s.init.Type, r.half*most), s.local("odd", s.init.Type, r.half*most)
+	}
+	body := r.room(most, r.all-r.before-width)
+	for _, hs := range bands {
+		bv := s.fresh("b", hs.n/band)
+		from := loop.Add(loop.Mul(loop.V(bv), band), loop.Int(hs.from))
+		once := append(r.down(from, band, 0), r.apart(band)...)
+		body = append(body, loop.Nest([]*loop.Var{bv}, []loop.LoopKind{loop.Serial}, append(once, r.across(from, band, 0)...)...)...)
+	}
+	at := 0
+	for _, hs := range parts {
+		body = append(body, r.down(loop.Int(hs.from), hs.n, at)...)
+		at += hs.n
+	}
+	body = append(body, r.apart(rows)...)
+	at = 0
+	for _, hs := range parts {
+		body = append(body, r.across(loop.Int(hs.from), hs.n, at)...)
+		at += hs.n
 	}
 	s.end(p, body)
+}
+
+// windowBands are combined rows, and what is made of them. The operand's first
+// element is where a vector begins.
+type windowBands struct {
+	*slidingWindow
+	buf         *loop.Buffer
+	all, before int // elements of a row, and those before the first of the operand
+	base, pitch int // where a row begins, and the next one
+	plane       *loop.Var
+	// split says that rows are taken apart before neighbours are combined, into
+	// elements at even and odd places: then all loads are of whole vectors.
+	split     bool
+	even, odd *loop.Buffer
+	half      int
+}
+
+func (r *windowBands) image() (n, c *loop.Expr) {
+	channels := r.dst.layout.Shape[1]
+	return loop.Div(loop.V(r.plane), channels), loop.Mod(loop.V(r.plane), channels)
+}
+
+// room sets what lies around the rows.
+func (r *windowBands) room(rows, after int) (body []loop.Stmt) {
+	for _, pad := range []span{{0, r.before}, {r.all - after, after}} {
+		if pad.n > 0 {
+			h, v := r.fresh("h", rows), r.fresh("v", pad.n)
+			at := loop.Add(loop.Mul(loop.V(h), r.pitch), loop.Add(loop.V(v), loop.Int(r.base+pad.from)))
+			body = append(body, loop.Nest([]*loop.Var{h, v}, make([]loop.LoopKind, 2), &loop.Store{Buf: r.buf, Index: at, Val: r.init})...)
+		}
+	}
+	return body
+}
+
+// down combines what lies one above the other, for n rows of the result, into
+// the rows from at on.
+func (r *windowBands) down(from *loop.Expr, n, at int) []loop.Stmt {
+	g := r.geo
+	img, c := r.image()
+	hv, v := r.fresh("h", n), r.fresh("v", r.x.Static()[3])
+	h := loop.Add(loop.V(hv), from)
+	val := r.fold(g.Kernel[0], 1, func(a, _ int) (t, guard *loop.Expr) {
+		y := loop.Add(loop.Mul(h, g.Strides[0]), loop.Int(a*g.Dilations[0]-g.Lo[0]))
+		t = loop.To(r.init.Type, r.access(r.x, []*loop.Expr{img, c, y, loop.V(v)}))
+		return t, loop.Within(y, 0, r.x.Static()[2])
+	})
+	index := loop.Add(loop.Mul(loop.Add(loop.V(hv), loop.Int(at)), r.pitch), loop.Add(loop.V(v), loop.Int(r.base+r.before)))
+	return loop.Nest([]*loop.Var{hv, v}, []loop.LoopKind{loop.Serial, loop.Vector}, &loop.Store{Buf: r.buf, Index: index, Val: val})
+}
+
+// apart takes rows apart.
+func (r *windowBands) apart(rows int) []loop.Stmt {
+	if !r.split || rows == 0 {
+		return nil
+	}
+	h, v := r.fresh("h", rows), r.fresh("v", r.all/2)
+	to := loop.Add(loop.Mul(loop.V(h), r.half), loop.V(v))
+	from := loop.Add(loop.Mul(loop.V(h), r.pitch), loop.Add(loop.Mul(loop.V(v), 2), loop.Int(r.base)))
+	return loop.Nest([]*loop.Var{h, v}, []loop.LoopKind{loop.Serial, loop.Vector},
+		&loop.Store{Buf: r.even, Index: to, Val: loop.At(r.buf, from)},
+		&loop.Store{Buf: r.odd, Index: to, Val: loop.At(r.buf, loop.Add(from, loop.Int(1)))})
+}
+
+// across combines neighbours, and stores.
+func (r *windowBands) across(from *loop.Expr, n, at int) []loop.Stmt {
+	g := r.geo
+	img, c := r.image()
+	hv, wv := r.fresh("h", n), r.fresh("w", g.Out[1])
+	row := loop.Add(loop.V(hv), loop.Int(at))
+	val := r.fold(1, g.Kernel[1], func(_, b int) (t, guard *loop.Expr) {
+		if r.split {
+			half := []*loop.Buffer{r.even, r.odd}[b%2]
+			return loop.At(half, loop.Add(loop.Mul(row, r.half), loop.Add(loop.V(wv), loop.Int(b/2)))), nil
+		}
+		at := loop.Add(loop.Mul(loop.V(wv), g.Strides[1]), loop.Int(r.base+b*g.Dilations[1]))
+		return loop.At(r.buf, loop.Add(loop.Mul(row, r.pitch), at)), nil
+	})
+	store := r.epilogue(r.g, r.dst, r.out, []*loop.Expr{img, c, loop.Add(loop.V(hv), from), loop.V(wv)}, val)
+	return loop.Nest([]*loop.Var{hv, wv}, []loop.LoopKind{loop.Serial, loop.Vector}, store)
 }
 
 // blocks slides over channel blocks: the lanes are channels.
