@@ -24,6 +24,7 @@ type tiledDot struct {
 	lanes      int
 	site       *site
 	operands
+	kept       bool // the right operand is read where it lies
 	parts      int  // of bfloat16 in which a matrix unit multiplies numbers, 0 without one
 	halved     bool // the weights are F16, widened where they are multiplied
 	matrix     bool // products are those of a matrix unit
@@ -64,7 +65,7 @@ func (l *lowerer) newDot(n *ir.Node) *tiledDot {
 		return nil
 	}
 	d.w = constant(y)
-	if d.w == nil && (d.m < 4 || d.k < 4) {
+	if d.w == nil && (d.m < 4 || d.k < 4) && !l.inPlace(n, d.DotDims) {
 		return nil // packing the right operand would cost as much as the product
 	}
 	right := "computed"
@@ -190,10 +191,14 @@ func (l *lowerer) emitTiledDot(g *group) (bool, error) {
 		d.shape = l.tile(d.site, blocks, 1, min(d.m, apart(d.k/d.kind.Group())), d.k/d.kind.Group(), false)
 	}
 	var w *buf
-	if d.w != nil {
+	d.kept = d.kind == loop.TileF32 && d.w == nil && l.inPlace(g.anchor, d.DotDims) && d.keptInPlace(l)
+	switch {
+	case d.w != nil:
 		w = d.packConst(l, blocks)
-	} else if w, err = d.packAtRun(l, blocks); err != nil {
-		return true, err
+	case !d.kept:
+		if w, err = d.packAtRun(l, blocks); err != nil {
+			return true, err
+		}
 	}
 	if d.center != 0 {
 		d.sumsBuf = l.rowSums(d.x, lhs, d.b*d.m, d.k)
@@ -370,7 +375,11 @@ func (d *tiledDot) emit(l *lowerer, g *group, dst *place, lhs, w *buf, blocks in
 		weights = 4 * d.k * d.n
 	}
 	prefetch := l.prefetch(d.site, weights, d.shape.points() == 1)
-	yb, xb, wb := k.param(dst.buf, true), k.param(lhs, false), k.param(w, false)
+	yb, xb := k.param(dst.buf, true), k.param(lhs, false)
+	var wb *loop.Buffer
+	if !d.kept {
+		wb = k.param(w, false)
+	}
 	ob, tm := d.shape.OB, d.shape.TW
 	tail := d.tail(dst)
 	p := l.peel(g, g.root.Rank()-1, func(v *ir.Value) bool {
@@ -428,6 +437,10 @@ func (d *tiledDot) emit(l *lowerer, g *group, dst *place, lhs, w *buf, blocks in
 		}
 		t.XAt = loop.Mul(row, d.k)
 		t.WAt = loop.Mul(loop.Add(loop.Mul(b, blocks), block), d.k*d.lanes)
+		if d.kept {
+			e := d.right(k, b, loop.Mul(block, d.lanes))
+			t.W, t.WAt, t.WO, t.Red[0].WStep = e.Buf, e.Args[0], d.lanes, d.n
+		}
 		if bb != nil {
 			t.BAt = loop.Mul(block, d.lanes)
 			if whole {

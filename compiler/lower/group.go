@@ -110,7 +110,7 @@ func (l *lowerer) stored(n *ir.Node, v *ir.Value, cost int) bool {
 	for _, c := range uses {
 		switch core.Lookup(c.Op).Class {
 		case core.Contraction:
-			if constantOnly(v) && c.Inputs[0] != v {
+			if constantOnly(v) && c.Inputs[0] != v || cost == 0 && l.readThrough(c, v) {
 				continue
 			}
 			return true

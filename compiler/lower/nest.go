@@ -301,7 +301,7 @@ func (l *lowerer) emitDot(g *group) error {
 	acc := contractAcc(n)
 	rank := n.Outputs[0].Rank()
 	lane := rank - 1
-	if rank == 0 || len(d.RF) == 0 || n.Outputs[0].Static()[lane] < 4 {
+	if rank == 0 || len(d.RF) == 0 || n.Outputs[0].Static()[lane] < 4 || l.alongRight(n, d) {
 		lane = -1
 	}
 	nb, nl := len(d.LB), len(d.LF)
