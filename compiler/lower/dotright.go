@@ -14,8 +14,8 @@ import (
 // do, as when a model makes one token after the other, it is read where it
 // lies, through transposes and repetitions of heads.
 
-// fewRows is up to how many rows a computed right operand is read in place.
-const fewRows = 7
+// inPlaceRows is up to how many rows a computed right operand is read in place.
+const inPlaceRows = 7
 
 // readThrough reports that a product reads its right operand through what v,
 // that operand, is a view by.
@@ -35,7 +35,7 @@ func (l *lowerer) inPlace(n *ir.Node, d core.DotDims) bool {
 	if l.o.Lanes < 8 || constantOnly(y) || len(d.RC) != 1 || len(d.RF) != 1 || d.RC[0] != rank-2 || !slices.IsSorted(slices.Concat(d.RB, d.RC, d.RF)) {
 		return false
 	}
-	return rowsOf(n, d) <= fewRows && s[rank-2] >= 4 && s[rank-1]%l.o.Lanes == 0
+	return rowsOf(n, d) <= inPlaceRows && s[rank-2] >= 4 && s[rank-1]%l.o.Lanes == 0
 }
 
 // alongRight reports products of so few rows that no tile pays, whose right
