@@ -111,6 +111,9 @@ func TestRandomSchedules(t *testing.T) {
 				if o.CPU = *step; o.CPU == "" && i%2 == 1 && runs("x86-64-v3") {
 					o.CPU = "x86-64-v3"
 				}
+				if unit := "x86-64-v4+amx-bf16+amx-emulated"; *step == "" && i%4 == 2 && runs("x86-64-v4") {
+					o.CPU = unit
+				}
 			}
 			tr, err := be.Target(o.CPU)
 			if err != nil {

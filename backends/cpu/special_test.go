@@ -15,6 +15,7 @@ import (
 	"github.com/lathe-ml/lathe/compiler/core"
 	"github.com/lathe-ml/lathe/compiler/ir"
 	"github.com/lathe-ml/lathe/compiler/precision"
+	"github.com/lathe-ml/lathe/compiler/schedule"
 	"github.com/lathe-ml/lathe/compiler/tensor"
 )
 
@@ -100,6 +101,87 @@ func TestSpecialNumbers(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestMatrixSpecialNumbers holds the same of products on a matrix unit, which
+// takes denormals for zero and rounds what it multiplies to bfloat16.
+func TestMatrixSpecialNumbers(t *testing.T) {
+	if _, err := toolchain.Find(""); err != nil {
+		t.Skipf("no C compiler: %v", err)
+	}
+	if here, err := Target("native"); err != nil || here.Lanes != 16 || here.Arch != "amd64" {
+		t.Skip("this CPU has no AVX-512, which code for a matrix unit needs beside it")
+	}
+	r := rand.New(rand.NewPCG(19, 8))
+	inf, nan := math.Inf(1), math.NaN()
+	b := core.NewBuilder("g")
+	k := tensor.New(tensor.F32, 75, 24)
+	for i := range k.Len() {
+		k.SetFloat(i, r.NormFloat64()/8)
+	}
+	b.Output(b.MatMul(b.Input("x", tensor.F32, 35, 75), b.Const(k), tensor.F32))
+	conv := stack(r, 35, 32, 13, 15)
+	cache := t.TempDir()
+	for i, form := range []string{"amx6", "amx3", "winograd4-amx6", "amx6", "amx3"} {
+		g := conv
+		if i > 2 {
+			g = b.G
+		}
+		mode := precision.F32
+		if form == "amx3" {
+			mode = precision.Fast
+		}
+		used := 0
+		o := backendtest.Options{CPU: "native+amx-bf16+amx-emulated", CacheDir: cache, Threads: 1, Lower: compiler.Options{Precision: mode,
+			Schedules: func(string) (schedule.Choice, bool) { return schedule.Choice{Form: form}, true }}}
+		p, err := compiler.Program(g, must(Target(o.CPU)), o.Lower)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range p.Sites {
+			if s.Chosen.Form == form {
+				used++
+			}
+		}
+		if used == 0 {
+			t.Errorf("nothing has the form %s", form)
+		}
+		for _, c := range []struct {
+			name    string
+			special []float64
+			scale   float64
+		}{
+			{"infinities", []float64{inf, -inf}, 1}, {"NaN", []float64{nan}, 1}, {"all", []float64{inf, -inf, nan}, 1}, {"denormals", nil, 1e-40}, {"tiny", nil, 1e-33},
+			{"near the largest", []float64{3.4e38, -3.4e38}, 1}, {"of every size", []float64{inf, 3.4e38, 1e-20, 1e-30, 1e-40}, 1}, {"alone", []float64{1e-40, -1e-39}, 0},
+		} {
+			x := tensor.New(tensor.F32, g.Inputs[0].Static()...)
+			for i := range x.Len() {
+				x.SetFloat(i, r.NormFloat64()*c.scale)
+			}
+			for _, f := range c.special {
+				x.SetFloat(r.IntN(x.Len()), f)
+			}
+			want, err := core.EvalGraph(g, []*tensor.Tensor{x})
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := backendtest.Run(context.Background(), Backend(), o, g, []*tensor.Tensor{x})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range want {
+				alike(t, fmt.Sprintf("%s, %s, output %d", form, c.name, i), got[i], want[i], c.special == nil || c.special[0] != 3.4e38)
+			}
+		}
+	}
+}
+
+// must is for CPU names that exist.
+func must(tr backend.Traits, err error) backend.Traits {
+	if err != nil {
+		panic(err)
+	}
+	return tr
 }
 
 // alike holds that elements are of the same class, and if asked that finite

@@ -29,18 +29,18 @@ var partForms = [...]struct {
 	3: {formAMX6, precision.F32, precision.F32},
 }
 
-// What steps of a matrix unit take, in cycles: of all products of two runs of
-// rows with two vectors of outputs, and with one run; see KERNELS in RATIONALE.
-// Several parts are bound by products, one by loads.
+// What a matrix unit takes, in cycles, as measured on prototypes of whole layers
+// (see RATIONALE): a step of two runs of rows with two vectors of outputs, all
+// its products and loads from the second cache, and a step of one run.
 var (
-	pairCycles   = [...]float64{1: 90, 2: 216, 3: 432}
-	singleCycles = [...]float64{1: 60, 2: 120, 3: 230}
-	// splitCycles is a vector of the input being split, noted and stored.
-	splitCycles = [...]float64{1: 3, 2: 9, 3: 13}
+	pairCycles   = [...]float64{1: 110, 2: 290, 3: 620}
+	singleCycles = [...]float64{1: 68, 2: 165, 3: 340}
+	// splitCycles is a vector of the input being split, looked at and stored.
+	splitCycles = [...]float64{1: 3, 2: 6, 3: 9}
 )
 
 const (
-	epilogueCycles = 5       // a vector of outputs
+	epilogueCycles = 6       // a vector of outputs, looked at and stored
 	regionCycles   = 600     // the unit's configuration, and the loops around a chunk
 	scratchBytes   = 1 << 20 // of a chunk: about half of the second cache
 )

@@ -27,7 +27,7 @@ func (c *tiledConv) winograds(l *lowerer) []int {
 }
 
 // vectorsPerCycle is how many vectors are multiplied and added in a cycle.
-const vectorsPerCycle = 1.8
+const vectorsPerCycle = 1.65
 
 // chooseWinograd gives the tile size that costs least, 0 for the direct form,
 // and its cost in estimated vector operations. relative is the cost of a direct product in
