@@ -143,16 +143,16 @@ func (r *rebuild) node(n *ir.Node) {
 		in[i] = r.value(v)
 	}
 	var outs []*ir.Value
-	requantized := r.requantized(n, in)
+	requantized, flat := r.requantized(n, in), r.flattened(n, in)
 	switch {
 	case requantized != nil:
 		outs = []*ir.Value{requantized}
+	case flat != nil:
+		outs = []*ir.Value{flat}
 	case n.Op == "transpose":
 		outs = []*ir.Value{r.transpose(in[0], n.Ints("perm"))}
 	case r.sunk(n, in) != nil:
 		outs = []*ir.Value{r.sunk(n, in)}
-	case r.lifted(n, in) != nil:
-		outs = []*ir.Value{r.lifted(n, in)}
 	case (n.Op == "conv" || core.Lookup(n.Op).Class == core.Window) && in[0].Rank() == 3:
 		outs = []*ir.Value{r.planar(n, in)}
 	case core.Lookup(n.Op).Class == core.Window && r.trimmedWindow(n) != nil:
@@ -178,6 +178,17 @@ func (r *rebuild) node(n *ir.Node) {
 	for i, v := range n.Outputs {
 		r.to[v] = outs[i]
 	}
+}
+
+// flattened rebuilds a node of one or three spatial axes as one of two, nil if
+// it stays as it is.
+func (r *rebuild) flattened(n *ir.Node, in []*ir.Value) *ir.Value {
+	for _, f := range []func(*ir.Node, []*ir.Value) *ir.Value{r.lifted, r.ofImages, r.volume} {
+		if y := f(n, in); y != nil {
+			return y
+		}
+	}
+	return nil
 }
 
 func flatAttrs(n *ir.Node, replace ...any) []any {
