@@ -17,10 +17,11 @@ type tiledConv struct {
 	lo, hi     [2]int // the halo that its input needs
 	ic, oc     int
 	depthwise  bool
-	rowwise    bool // few output channels: lanes are pixels
-	planar     bool // few input channels: the input stays row-major
-	icb, ocb   int  // channel blocks; icb is of one group
-	groupWidth int  // output blocks per group
+	rowwise    bool       // few output channels: lanes are pixels
+	planar     bool       // few input channels: the input stays row-major
+	icb, ocb   int        // channel blocks; icb is of one group
+	groupWidth int        // output blocks per group
+	groups     *groupPlan // of groups that do not fill blocks; nil: none
 	w          *tensor.Tensor
 	wName      string
 	wino       int // tile size of Winograd's form, 0 for the direct one
@@ -105,6 +106,13 @@ type convTile struct {
 	begin    []int64      // whole constants that sums of bytes begin with
 	sumsBuf  *buf         // of the left operand's pixels, if the weights have a center
 	sums     *loop.Buffer
+
+	// Of groups that do not fill blocks, what is being made: the unit, its period,
+	// where its weights begin, and whether tiles store results themselves.
+	unit        groupUnit
+	period      *loop.Expr
+	unitWeights int
+	direct      bool
 }
 
 func (l *lowerer) emitTiledConv(g *group) (bool, error) {
@@ -183,6 +191,11 @@ func (l *lowerer) conv(c *tiledConv, g *group, dst *place) error {
 		steps *= c.ic
 	} else if !c.depthwise {
 		steps *= (c.ic/c.Groups + c.kind.Group() - 1) / c.kind.Group()
+	}
+	if c.groups != nil {
+		t.shape = l.tile(c.site, c.groups.widest(), t.rows, t.cols, steps, false)
+		t.emitGroups(l)
+		return nil
 	}
 	t.shape = l.tile(c.site, c.groupOr(1), t.rows, t.cols, steps, c.depthwise, func(s tileShape) float64 { return c.reread(s, 4*t.lanes) })
 	t.emit(l)
@@ -322,6 +335,9 @@ func (t *convTile) points(lay Layout, tr, tw, rs, cs int) []int {
 }
 
 func (t *convTile) tileAt(ob, tr, tw int, image, block, oh, ow *loop.Expr) []loop.Stmt {
+	if t.groups != nil {
+		return t.groupTile(ob, tr, tw, image, block, oh, ow)
+	}
 	xl, yl, lanes := t.x.layout, t.y.layout, t.lanes
 	vec := ob * lanes
 	kh, kw := t.Kernel[0], t.Kernel[1]
@@ -416,7 +432,11 @@ func (t *convTile) element(o, r *loop.Var, tr, tw int, col, lane, image, block, 
 		idx[2], idx[3] = loop.Div(idx[3], t.Out[1]), loop.Mod(idx[3], t.Out[1])
 	}
 	point := loop.Add(loop.Add(loop.Mul(loop.V(o), tr*tw), loop.Mul(loop.V(r), tw)), col)
-	held := loop.At(t.scratch, loop.Add(loop.Mul(point, t.lanes), lane))
+	at := loop.Add(loop.Mul(point, t.lanes), lane)
+	held := loop.At(t.scratch, at)
+	if len(t.unit.groups) > 1 {
+		held = t.ownGroup(at, lane, tr*tw)
+	}
 	if t.sums != nil {
 		held = t.centered(held, loop.At(t.sums, loop.Add(loop.Mul(image, t.Out[0]*t.Out[1]), loop.Add(loop.Mul(idx[2], t.Out[1]), idx[3]))))
 	}

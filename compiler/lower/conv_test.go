@@ -19,6 +19,11 @@ func TestConvolutions(t *testing.T) {
 		{20, 24, 3, 2, 1, 1, 7, 9}, // a last block of 4 channels
 		{40, 7, 1, 1, 1, 1, 5, 5},
 		{33, 16, 2, 2, 1, 1, 6, 6},
+		{48, 48, 3, 1, 1, 2, 5, 7}, // groups of one and a half blocks
+		{40, 40, 3, 2, 1, 5, 9, 6}, // two groups a block
+		{34, 68, 1, 1, 1, 2, 5, 5},
+		{24, 48, 3, 1, 2, 24, 6, 6}, // filters of one channel
+		{60, 60, 3, 1, 1, 3, 6, 6},
 		{32, 6, 3, 1, 1, 1, 6, 6}, // few outputs on a small map
 	} {
 		for _, o := range []lower.Options{wide, {Lanes: 8, Regs: 16}, {Lanes: 4, Regs: 32}} {

@@ -18,6 +18,7 @@ const (
 	formPlanar    = "planar"    // few input channels, which stay row-major
 	formDepthwise = "depthwise" // a filter per channel, lanes are channels
 	formPixels    = "pixels"    // lanes are neighbouring pixels of a row
+	formGroups    = "groups"    // channel blocks that groups share
 	formWinograd  = "winograd"  // with the tile's size behind it
 	formInt8      = "int8"      // direct, products of bytes
 	formBF16      = "bf16"      // direct, products of bfloat16 values
@@ -77,6 +78,13 @@ func (c *tiledConv) decide(l *lowerer, n *ir.Node) bool {
 		if short {
 			heuristic = formBF16
 		}
+	default:
+		if c.groups = c.planGroups(lanes); c.groups != nil {
+			possible = append(possible, formGroups)
+			if heuristic == "" || c.groupsPay(lanes, blocked) {
+				heuristic = formGroups
+			}
+		}
 	}
 	if short && slices.Contains(possible, formDirect) {
 		possible = append(possible, formBF16)
@@ -108,7 +116,11 @@ func (c *tiledConv) decide(l *lowerer, n *ir.Node) bool {
 	c.site = l.siteOf(n, fmt.Sprintf("conv x%s w%s stride%s dilation%s pad%s,%s groups%d", dims(n.Inputs[0].Static()), dims(n.Inputs[1].Static()),
 		dims(c.Strides), dims(c.Dilations), dims(c.Lo), dims(c.Hi), g))
 	form := c.site.form(heuristic, possible...)
+	if form != formGroups {
+		c.groups = nil
+	}
 	switch form {
+	case formGroups:
 	case formPixels:
 		c.rowwise = true
 	case formDepthwise:
