@@ -179,6 +179,9 @@ func Div(e *Expr, k int) *Expr {
 	if g := commonFactor(r, int64(k)); g > 1 {
 		return Add(q.expr(), Div(scaled(r, g).expr(), k/int(g)))
 	}
+	if whole, _, g := inBlocks(r, int64(k)); g > 1 {
+		return Add(q.expr(), Div(whole.expr(), k/int(g)))
+	}
 	d := &Expr{Kind: Call, Type: tensor.I64, Fn: "idiv", Args: []*Expr{re, Int(k)}}
 	if re.Kind == Call && re.Fn == "idiv" { // (x/a)/k = x/(a·k)
 		d = Div(re.Args[0], int(re.Args[1].I)*k)
@@ -200,6 +203,9 @@ func Mod(e *Expr, k int) *Expr {
 	if g := commonFactor(r, int64(k)); g > 1 {
 		return Mul(Mod(scaled(r, g).expr(), k/int(g)), int(g))
 	}
+	if whole, rest, g := inBlocks(r, int64(k)); g > 1 {
+		return Add(Mul(Mod(whole.expr(), k/int(g)), int(g)), rest.expr())
+	}
 	return &Expr{Kind: Call, Type: tensor.I64, Fn: "imod", Args: []*Expr{re, Int(k)}}
 }
 
@@ -210,6 +216,30 @@ func commonFactor(r linear, k int64) int64 {
 		g = gcd(g, t.coef)
 	}
 	return gcd(g, r.c)
+}
+
+// inBlocks writes r as g·whole + rest with rest in [0,g) and a factor g of k: an
+// element of a block lies on the same side of a multiple of k as its block. g is
+// 0 if there is none.
+func inBlocks(r linear, k int64) (whole, rest linear, g int64) {
+	for _, t := range r.terms {
+		if t.coef <= g || k%t.coef != 0 {
+			continue
+		}
+		w, in := linear{c: floorDiv(r.c, t.coef)}, linear{}
+		in.c = r.c - w.c*t.coef
+		for _, u := range r.terms {
+			if u.coef%t.coef == 0 {
+				w.terms = append(w.terms, term{u.atom, u.coef / t.coef})
+			} else {
+				in.terms = append(in.terms, u)
+			}
+		}
+		if lo, hi := Range(in.expr()); t.coef > 1 && lo >= 0 && hi < t.coef {
+			whole, rest, g = w, in, t.coef
+		}
+	}
+	return whole, rest, g
 }
 
 func scaled(r linear, g int64) linear {

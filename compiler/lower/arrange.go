@@ -94,6 +94,9 @@ func (l *lowerer) wantsBlocks(g *group, v *ir.Value) bool {
 		}
 		return true
 	}
+	if l.movedInBlocks(v) {
+		return true
+	}
 	blocked := false
 	seen := map[*ir.Value]bool{}
 	var visit func(x *ir.Value)

@@ -141,12 +141,19 @@ func (d *depth) padded(x *ir.Value, groups int) *ir.Value {
 func (d *depth) conv(x, w *ir.Value) *ir.Value {
 	b, g := d.r.b, d.g
 	p := d.padded(x, g.Groups)
-	taps := make([]*ir.Value, g.Kernel[0])
+	s, ws := core.Shape(x), core.Shape(w)
+	images, taps := d.n*g.Out[0], make([]*ir.Value, g.Kernel[0])
 	for k := range taps {
 		taps[k] = d.slice(p, k)
+		if g.Groups == 1 {
+			taps[k] = b.Reshape(taps[k], images, s[1], s[2], s[3])
+		}
 	}
-	s, ws := core.Shape(x), core.Shape(w)
-	x = b.Reshape(b.Concat(3, taps...), d.n*g.Out[0], s[1]*g.Kernel[0], s[2], s[3])
+	if g.Groups == 1 {
+		x = b.Concat(1, taps...)
+	} else {
+		x = b.Reshape(b.Concat(3, taps...), images, s[1]*g.Kernel[0], s[2], s[3])
+	}
 	w = b.Reshape(d.r.transpose(w, depthFirst), ws[0], ws[1]*ws[2], ws[3], ws[4])
 	return d.r.stacked(b.Node("conv", []*ir.Value{x, w}, d.attrs...), d.n)
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/lathe-ml/lathe/compiler/core"
 	"github.com/lathe-ml/lathe/compiler/ir"
+	"github.com/lathe-ml/lathe/compiler/tensor"
 )
 
 // arranged applies f, which only moves elements, to weights. Constants of any
@@ -42,7 +43,13 @@ func subpixel(c *Ctx, x, w *ir.Value, groups int, strides, lo, hi []int) *ir.Val
 	}
 	perGroup := ws[1]
 	w = arranged(c, w, func(w *ir.Value) *ir.Value { return phaseWeights(c, w, groups, strides, reach) })
-	y := b.Conv(x, w, core.ConvSpec{Strides: ones, Dilations: ones, Lo: less, Hi: less, Groups: groups, Out: sumType(x)})
+	spec := core.ConvSpec{Strides: ones, Dilations: ones, Lo: less, Hi: less, Groups: groups, Out: sumType(x)}
+	var y *ir.Value
+	if whole := tensor.Numel(reach) * phases; groups == 1 && whole > tensor.Numel(k) {
+		y = phaseByPhase(c, x, w, spec, k, strides, reach)
+	} else {
+		y = b.Conv(x, w, spec)
+	}
 	// [N, groups·phases·M/groups, q…] to [N, M, q1·stride1, …]
 	split := slices.Concat([]int{s[0], groups}, strides, []int{perGroup}, q)
 	perm := []int{0, 1, 2 + n}
@@ -53,6 +60,33 @@ func subpixel(c *Ctx, x, w *ir.Value, groups int, strides, lo, hi []int) *ir.Val
 	}
 	y = b.Reshape(b.Transpose(b.Reshape(y, split...), perm...), shape...)
 	return cropped(c, y, xs, k, strides, lo, hi)
+}
+
+// phaseByPhase computes each phase with the taps that it has, where some have
+// fewer than others.
+func phaseByPhase(c *Ctx, x, w *ir.Value, spec core.ConvSpec, k, strides, reach []int) *ir.Value {
+	b := c.B
+	phases := tensor.Numel(strides)
+	per := core.Shape(w)[0] / phases
+	var all []*ir.Value
+	for i := range phases {
+		lo, taps := slices.Clone(spec.Lo), make([]int, len(k))
+		for a, rest := len(k)-1, i; a >= 0; a, rest = a-1, rest/strides[a] {
+			// A phase that no weight reaches keeps one, a zero that was added.
+			taps[a] = max((k[a]-rest%strides[a]+strides[a]-1)/strides[a], 1)
+			lo[a] = taps[a] - 1
+		}
+		spec.Lo = lo
+		of := arranged(c, w, func(w *ir.Value) *ir.Value {
+			w = b.SliceAxis(w, 0, i*per, per)
+			for a, n := range taps {
+				w = b.SliceAxis(w, a+2, reach[a]-n, n)
+			}
+			return w
+		})
+		all = append(all, b.Conv(x, of, spec))
+	}
+	return b.Concat(1, all...)
 }
 
 // phaseWeights turns weights [C, M/groups, kernel…] into
