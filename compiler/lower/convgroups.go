@@ -112,26 +112,26 @@ func (c *tiledConv) groupsPay(lanes int, blocked bool) bool {
 	return blocks < pixels
 }
 
-// run is neighbouring channels of a group within blocks: n of each of blocks
+// channelRun is neighbouring channels of a group within blocks: n of each of blocks
 // from channel at on.
-type run struct{ at, blocks, n int }
+type channelRun struct{ at, blocks, n int }
 
-// runs are a group's input channels in the order of its weights.
-func (c *tiledConv) runs(group, lanes int) []run {
+// channelRuns are a group's input channels in the order of its weights.
+func (c *tiledConv) channelRuns(group, lanes int) []channelRun {
 	icg := c.ic / c.Groups
 	from, to := group*icg, (group+1)*icg
-	var out []run
+	var out []channelRun
 	if head := from % lanes; head > 0 {
 		n := min(lanes-head, icg)
-		out = append(out, run{from, 1, n})
+		out = append(out, channelRun{from, 1, n})
 		from += n
 	}
 	if whole := (to - from) / lanes; whole > 0 {
-		out = append(out, run{from, whole, lanes})
+		out = append(out, channelRun{from, whole, lanes})
 		from += whole * lanes
 	}
 	if from < to {
-		out = append(out, run{from, 1, to - from})
+		out = append(out, channelRun{from, 1, to - from})
 	}
 	return out
 }
@@ -142,7 +142,7 @@ func (t *convTile) groupParts(group, vec int, kernel func(step int) []loop.Red) 
 	kk, plane := t.Kernel[0]*t.Kernel[1], t.x.layout.plane()
 	var parts []loop.Part
 	w := 0
-	for _, r := range t.runs(group, t.lanes) {
+	for _, r := range t.channelRuns(group, t.lanes) {
 		red := append([]loop.Red{{N: r.blocks, XStep: plane, WStep: kk * r.n * vec}}, kernel(r.n*vec)...)
 		red = append(red, loop.Red{N: r.n, XStep: 1, WStep: vec})
 		parts = append(parts, loop.Part{X: r.at/t.lanes*plane + r.at%t.lanes, W: w, Red: red})
@@ -174,7 +174,7 @@ func (t *convTile) packGroups(l *lowerer) *program.Buf {
 // packGroup fills the weights of one group of a unit, and tells where they end.
 func (t *convTile) packGroup(src, out []float32, at int, u groupUnit, group, origin, icg, kk int) int {
 	ocg := t.oc / t.Groups
-	for _, r := range t.runs(group, t.lanes) {
+	for _, r := range t.channelRuns(group, t.lanes) {
 		for b := range r.blocks {
 			for k := range kk {
 				for i := range r.n {
