@@ -239,11 +239,35 @@ func shared(roots ...*loop.Expr) []*loop.Expr {
 	return out
 }
 
+// ahead lists the loads behind choices that may be done whatever is chosen. A C
+// compiler must not do so itself, and makes no vectors of a loop with branches.
+func ahead(roots ...*loop.Expr) (out []*loop.Expr) {
+	seen := map[*loop.Expr]bool{}
+	var visit func(e *loop.Expr, chosen bool)
+	visit = func(e *loop.Expr, chosen bool) {
+		if trivial(e) || seen[e] && !chosen {
+			return
+		}
+		seen[e] = true
+		if chosen && e.Kind == loop.Load && inside(e) {
+			out = append(out, e)
+			return
+		}
+		for i, a := range e.Args {
+			visit(a, chosen || e.Kind == loop.Select && i > 0)
+		}
+	}
+	for _, r := range roots {
+		visit(r, false)
+	}
+	return out
+}
+
 // name gives shared subexpressions C names, in the current scope; undo takes
 // them back.
 func (p *printer) name(roots ...*loop.Expr) (undo func()) {
 	var keys []string
-	for _, e := range shared(roots...) {
+	for _, e := range append(ahead(roots...), shared(roots...)...) {
 		if p.temps[e.Key()] != "" {
 			continue
 		}

@@ -3,6 +3,7 @@ package csource
 import (
 	"fmt"
 
+	"github.com/lathe-ml/lathe/compiler/backend"
 	"github.com/lathe-ml/lathe/compiler/loop"
 	"github.com/lathe-ml/lathe/compiler/tensor"
 )
@@ -13,12 +14,27 @@ import (
 // cut in blocks of one F32 register: narrow operands are widened to an array,
 // the block is computed, its results are narrowed.
 
-// narrowMem are the element types that are widened and narrowed apart.
-var narrowMem = map[tensor.DType]bool{tensor.U8: true, tensor.I8: true, tensor.BF16: true}
+// narrowMem are the element types that are widened and narrowed apart, and what
+// they are widened to.
+var narrowMem = map[tensor.DType]string{tensor.U8: "i32", tensor.I8: "i32", tensor.BF16: "i32", tensor.F16: "float"}
+
+// narrowed is the load that an expression widens, else nil. An instruction makes
+// floats of float16, so that there the conversion is widened with its operand.
+func narrowed(e *loop.Expr) *loop.Expr {
+	half := func(x *loop.Expr) bool { return x.Kind == loop.Load && x.Type == tensor.F16 }
+	switch {
+	case e.Kind == loop.Cast && e.Type == tensor.F32 && half(e.Args[0]):
+		return e.Args[0]
+	case e.Kind == loop.Load && narrowMem[e.Type] != "" && !half(e):
+		return e
+	}
+	return nil
+}
 
 // mixed finds the narrow loads of a vector loop that profits from blocks; ok
 // is false if it does not, or if its form does not allow them.
-func mixed(f *loop.For, width int) (s *loop.Store, loads []*loop.Expr, ok bool) {
+func mixed(f *loop.For, t backend.Traits) (s *loop.Store, loads []*loop.Expr, ok bool) {
+	width := t.Lanes
 	if f.Kind != loop.Vector || len(f.Body) != 1 || width < 8 || !f.Par && f.Var.N < width {
 		return nil, nil, false
 	}
@@ -34,19 +50,21 @@ func mixed(f *loop.For, width int) (s *loop.Store, loads []*loop.Expr, ok bool) 
 	seen := map[string]bool{}
 	s.Val.Walk(func(e *loop.Expr) {
 		floats = floats || e.Type == tensor.F32
-		if e.Kind != loop.Load || !narrowMem[e.Type] {
+		from := narrowed(e)
+		if from == nil {
 			return
 		}
-		index := e.Args[0]
+		index := from.Args[0]
 		lo, hi := loop.Range(index)
-		fits = fits && unit(index) && lo >= 0 && hi < int64(e.Buf.Len) // a guard may be around it
+		fits = fits && unit(index) && lo >= 0 && hi < int64(from.Buf.Len) // a guard may be around it
+		fits = fits && (from.Type != tensor.F16 || t.Has("f16c"))
 		if !seen[e.Key()] {
 			seen[e.Key()] = true
 			loads = append(loads, e)
 		}
 	})
-	if narrowMem[s.Buf.Type] {
-		fits = fits && widens(s.Val)
+	if narrowMem[s.Buf.Type] != "" {
+		fits = fits && widens(s.Val) && (s.Buf.Type != tensor.F16 || t.Has("f16c"))
 	} else if len(loads) == 0 || s.Buf.Type != tensor.F32 {
 		fits = false
 	}
@@ -85,7 +103,14 @@ func widens(e *loop.Expr) bool {
 // wide prints a narrow value in 32 bits.
 func (p *printer) wide(e *loop.Expr) string {
 	switch e.Kind {
+	case loop.Load:
+		if e.Type == tensor.F16 {
+			return convert(tensor.F16, tensor.F32, p.expr(e))
+		}
 	case loop.Cast:
+		if e.Type == tensor.F16 {
+			return p.expr(e.Args[0])
+		}
 		if e.Type == tensor.BF16 {
 			return "(i32)round_bf16(" + p.expr(e.Args[0]) + ")"
 		}
@@ -93,6 +118,9 @@ func (p *printer) wide(e *loop.Expr) string {
 	case loop.Select:
 		return "(" + p.expr(e.Args[0]) + " ? " + p.wide(e.Args[1]) + " : " + p.wide(e.Args[2]) + ")"
 	case loop.Const:
+		if e.Type == tensor.F16 {
+			return f32(float32(e.F))
+		}
 		if e.Type == tensor.BF16 {
 			return "(i32)to_bf16_f32(" + f32(float32(e.F)) + ")"
 		}
@@ -109,11 +137,13 @@ func (p *printer) blocks(f *loop.For, s *loop.Store, loads []*loop.Expr, width i
 	outer := p.indent
 	p.indent += "  "
 	for i, e := range loads {
-		p.line("i32 %s_n%d[%d]; { const i64 %s = %s_; widen%d_%s(%s_n%d, %s + %s); }", v, i, width, v, v, width, e.Type, v, i, e.Buf.Name, p.expr(e.Args[0]))
+		from := narrowed(e)
+		p.line("%s %s_n%d[%d]; { const i64 %s = %s_; widen%d_%s(%s_n%d, %s + %s); }", narrowMem[from.Type], v, i, width, v, v, width, from.Type, v, i, from.Buf.Name, p.expr(from.Args[0]))
 	}
-	narrow := narrowMem[s.Buf.Type]
+	wide := narrowMem[s.Buf.Type]
+	narrow := wide != ""
 	if narrow {
-		p.line("i32 %s_o[%d];", v, width)
+		p.line("%s %s_o[%d];", wide, v, width)
 	}
 	p.line("#pragma omp simd")
 	p.line("for (i64 %s_j = 0; %s_j < %d; %s_j++) {", v, v, width, v)
@@ -125,7 +155,7 @@ func (p *printer) blocks(f *loop.For, s *loop.Store, loads []*loop.Expr, width i
 	if narrow {
 		undo := p.name(s.Val)
 		if e := s.Val; e.Kind == loop.Select && inside(e.Args[1]) && inside(e.Args[2]) { // no branch, so that vectors can be made
-			p.line("const i32 %s_a = %s, %s_b = %s;", v, p.wide(e.Args[1]), v, p.wide(e.Args[2]))
+			p.line("const %s %s_a = %s, %s_b = %s;", wide, v, p.wide(e.Args[1]), v, p.wide(e.Args[2]))
 			p.line("%s_o[%s_j] = %s ? %s_a : %s_b;", v, v, p.expr(e.Args[0]), v, v)
 		} else {
 			p.line("%s_o[%s_j] = %s;", v, v, p.wide(e))

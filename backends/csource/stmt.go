@@ -166,7 +166,7 @@ func (p *printer) loop(f *loop.For, tiles *tilePrinter) {
 	if f.Par {
 		lo, hi = "lo", "hi"
 	}
-	if s, loads, ok := mixed(f, tiles.traits.Lanes); ok {
+	if s, loads, ok := mixed(f, tiles.traits); ok {
 		p.blocks(f, s, loads, tiles.traits.Lanes, lo, hi, tiles)
 		return
 	}

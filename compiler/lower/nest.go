@@ -210,11 +210,23 @@ func (l *lowerer) emitReduce(g *group) error {
 		lane, chunk = 1, p.layout.L // channels lie side by side
 	}
 	// Neighbouring axes are one long loop where the lanes run along them.
-	sizes := red
-	p := l.places[x]
-	flat := lane < 0 && len(red) > 1 && axes[len(axes)-1]-axes[0] == len(axes)-1 && slices.IsSorted(axes) && p != nil && p.layout.isPlain()
-	if flat {
-		red = []int{tensor.Numel(red)}
+	var runs [][]int
+	if p := l.places[x]; lane < 0 && p != nil && p.layout.isPlain() && slices.IsSorted(axes) {
+		for i, a := range axes {
+			if i > 0 && a == axes[i-1]+1 {
+				runs[len(runs)-1] = append(runs[len(runs)-1], full[a])
+			} else {
+				runs = append(runs, []int{full[a]})
+			}
+		}
+		red = nil
+		for _, r := range runs {
+			red = append(red, tensor.Numel(r))
+		}
+	} else {
+		for _, n := range red {
+			runs = append(runs, []int{n})
+		}
 	}
 	part := 0
 	if len(red) == 1 && r.Op == "reduce_sum" && acc == tensor.F32 {
@@ -232,11 +244,12 @@ func (l *lowerer) emitReduce(g *group) error {
 			if part > 0 {
 				rd = []*loop.Expr{loop.Add(loop.Mul(rd[0], part), rd[1])}
 			}
-			if flat {
-				rd = loop.Unflatten(rd[0], sizes)
-			}
-			for i, a := range axes {
-				idx[a] = rd[i]
+			at := 0
+			for i, sizes := range runs {
+				for _, e := range loop.Unflatten(rd[i], sizes) {
+					idx[axes[at]] = e
+					at++
+				}
 			}
 			return nil, k.access(x, idx)
 		}})

@@ -115,18 +115,22 @@ func (l *lowerer) emitCumulate(g *group) error {
 	axis := n.Int("axis", 0)
 	k, dst, out, end := l.start(g)
 	defer end()
-	o, at := k.line(shape, axis)
 	d := accumulator(x.DType())
 	fn, init := "add", 0.0
 	if n.Str("op", "sum") == "prod" {
 		fn, init = "mul", 1
 	}
-	acc := k.reg("acc", d)
 	j := k.fresh("j", shape[axis])
 	pos := loop.V(j)
 	if n.Int("reverse", 0) == 1 {
 		pos = loop.Sub(loop.Int(shape[axis]-1), pos)
 	}
+	if last := len(shape) - 1; axis < last && shape[last] >= 8 && shape[axis] > 1 {
+		k.cumulateRows(n, dst, out, j, pos, fn, loop.Number(d, init, int64(init)))
+		return nil
+	}
+	o, at := k.line(shape, axis)
+	acc := k.reg("acc", d)
 	idx := at(pos)
 	step := &loop.Set{Reg: acc, Val: loop.Fn(fn, loop.R(acc), loop.To(d, k.access(x, idx)))}
 	store := &loop.Store{Buf: out, Index: dst.layout.offset(idx), Val: loop.To(x.DType(), loop.R(acc))}
@@ -138,6 +142,37 @@ func (l *lowerer) emitCumulate(g *group) error {
 	work := int64(tensor.Numel(shape)) * 4
 	k.finish("cumulate", []loop.Stmt{&loop.For{Var: o, Par: work >= parallelWork && o.N > 1, Body: body}}, work)
 	return nil
+}
+
+// cumulateRows runs along an axis that is not the last: neighbouring lines side
+// by side, which are the lanes.
+func (k *kb) cumulateRows(n *ir.Node, dst *place, out *loop.Buffer, j *loop.Var, pos *loop.Expr, fn string, init *loop.Expr) {
+	x, axis := n.Inputs[0], n.Int("axis", 0)
+	shape := x.Static()
+	last := len(shape) - 1
+	rest := slices.Clone(shape)
+	rest[axis], rest[last] = 1, 1
+	o := k.fresh("o", tensor.Numel(rest))
+	sums := k.local("acc", init.Type, shape[last])
+	lanes := func(body func(at *loop.Expr) []loop.Stmt) loop.Stmt {
+		v := k.fresh("l", shape[last])
+		return &loop.For{Var: v, Kind: loop.Vector, Body: body(loop.V(v))}
+	}
+	body := []loop.Stmt{
+		lanes(func(at *loop.Expr) []loop.Stmt { return []loop.Stmt{&loop.Store{Buf: sums, Index: at, Val: init}} }),
+		&loop.For{Var: j, Body: []loop.Stmt{lanes(func(at *loop.Expr) []loop.Stmt {
+			idx := loop.Unflatten(loop.V(o), rest)
+			idx[axis], idx[last] = pos, at
+			step := &loop.Store{Buf: sums, Index: at, Val: loop.Fn(fn, loop.At(sums, at), loop.To(init.Type, k.access(x, idx)))}
+			store := &loop.Store{Buf: out, Index: dst.layout.offset(idx), Val: loop.To(x.DType(), loop.At(sums, at))}
+			if n.Int("exclusive", 0) == 1 {
+				return []loop.Stmt{store, step}
+			}
+			return []loop.Stmt{step, store}
+		})}},
+	}
+	work := int64(tensor.Numel(shape)) * 4
+	k.finish("cumulate", []loop.Stmt{&loop.For{Var: o, Par: work >= parallelWork && o.N > 1, Body: body}}, work)
 }
 
 // emitScatter copies the operand, then combines rows in order.

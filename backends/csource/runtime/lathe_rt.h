@@ -79,7 +79,30 @@ WIDEN_BY(16, u8, "vpmovzxbd") WIDEN_BY(16, i8, "vpmovsxbd") NARROW16(u8) NARROW1
 #else
 BLOCK(16, u8, u8) BLOCK(16, i8, i8)
 #endif
-BLOCK(8, bf16, bf16) BLOCK(16, bf16, bf16)
+BLOCK(8, bf16, bf16)
+#ifdef __AVX512F__
+WIDEN_BY(16, bf16, "vpmovzxwd")
+FN void narrow16_bf16(bf16 *r, const i32 *p) {
+  typedef i32 from __attribute__((vector_size(64)));
+  from a; __builtin_memcpy(&a, p, sizeof a); __asm__("vpmovdw %1, %0" : "=m"(*(bf16 (*)[16])r) : "v"(a));
+}
+#else
+BLOCK(16, bf16, bf16)
+#endif
+/* float16, with floats on the other side, where that is an instruction. */
+#define HALF(N) \
+  FN void widen##N##_f16(float *r, const f16 *p) { \
+    typedef float to __attribute__((vector_size(N * 4))); \
+    to b; __asm__("vcvtph2ps %1, %0" : "=v"(b) : "m"(*(const f16 (*)[N])p)); __builtin_memcpy(r, &b, sizeof b); } \
+  FN void narrow##N##_f16(f16 *r, const float *p) { \
+    typedef float from __attribute__((vector_size(N * 4))); \
+    from a; __builtin_memcpy(&a, p, sizeof a); __asm__("vcvtps2ph $0, %1, %0" : "=m"(*(f16 (*)[N])r) : "v"(a)); }
+#ifdef __F16C__
+HALF(8)
+#endif
+#ifdef __AVX512F__
+HALF(16)
+#endif
 FN u32 round_bf16(float x) {
   u32 b = bits_u32_f32(x);
   u32 r = (b + 0x7fffu + ((b >> 16) & 1u)) >> 16;
@@ -208,10 +231,24 @@ FN float exp_f32(float x) {
    reduction, and bounds that keep NaN. At most 0.8 units in the last place. */
 #ifdef __AVX512F__
 typedef float lanes16 __attribute__((vector_size(64)));
+typedef i32 places16 __attribute__((vector_size(64)));
+#ifdef __clang__
+#include <immintrin.h>
+#define MAX16(A, B) ((lanes16)_mm512_max_ps((__m512)(A), (__m512)(B)))
+#define MIN16(A, B) ((lanes16)_mm512_min_ps((__m512)(A), (__m512)(B)))
+#define SCALE16(A, B) ((lanes16)_mm512_scalef_ps((__m512)(A), (__m512)(B)))
+#define NAN16(A) _mm512_cmp_ps_mask((__m512)(A), (__m512)(A), 3)
+#define TURN16(A, ...) __builtin_shufflevector(A, A, __VA_ARGS__)
+#else
+#define MAX16(A, B) __builtin_ia32_maxps512_mask(A, B, A, -1, 4)
+#define MIN16(A, B) __builtin_ia32_minps512_mask(A, B, A, -1, 4)
+#define SCALE16(A, B) __builtin_ia32_scalefps512_mask(A, B, A, -1, 4)
+#define NAN16(A) __builtin_ia32_cmpps512_mask(A, A, 3, -1, 4)
+#define TURN16(A, ...) __builtin_shuffle(A, (places16){__VA_ARGS__})
+#endif
 FN lanes16 all16(float x) { return (lanes16){x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x}; }
 FN lanes16 exp16(lanes16 x) {
-  lanes16 c = __builtin_ia32_maxps512_mask(all16(-104.0f), x, x, -1, 4);
-  c = __builtin_ia32_minps512_mask(all16(89.0f), c, c, -1, 4);
+  lanes16 c = MIN16(all16(89.0f), MAX16(all16(-104.0f), x)); /* the second operand if one is NaN */
   lanes16 t = c * 0x1.715476p0f + 0x1.8p23f;
   lanes16 n = t - 0x1.8p23f;
   lanes16 r = (c - n * 0x1.62e4p-1f) - n * 0x1.7f7d1cp-20f;
@@ -221,24 +258,23 @@ FN lanes16 exp16(lanes16 x) {
   p = p * r + 0x1.fffffcp-2f;
   p = p * r + 1.0f;
   p = p * r + 1.0f;
-  return __builtin_ia32_scalefps512_mask(p, n, p, -1, 4);
+  return SCALE16(p, n);
 }
 #define REGISTER(F) FN void F##_f32_v16(float *x) { lanes16 r; __builtin_memcpy(&r, x, 64); r = F##16(r); __builtin_memcpy(x, &r, 64); }
 REGISTER(exp)
 /* The extreme of a register's lanes, NaN if one of them is. */
-typedef i32 places16 __attribute__((vector_size(64)));
-#define EXTREME(F) \
+#define EXTREME(F, OP) \
   FN float F##_of_v16(const float *x) { \
     lanes16 a; \
     __builtin_memcpy(&a, x, 64); \
-    int nan = __builtin_ia32_cmpps512_mask(a, a, 3, -1, 4); \
-    a = __builtin_ia32_##F##ps512_mask(a, __builtin_shuffle(a, (places16){8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7}), a, -1, 4); \
-    a = __builtin_ia32_##F##ps512_mask(a, __builtin_shuffle(a, (places16){4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11}), a, -1, 4); \
-    a = __builtin_ia32_##F##ps512_mask(a, __builtin_shuffle(a, (places16){2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13}), a, -1, 4); \
-    a = __builtin_ia32_##F##ps512_mask(a, __builtin_shuffle(a, (places16){1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14}), a, -1, 4); \
+    int nan = NAN16(a); \
+    a = OP(a, TURN16(a, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7)); \
+    a = OP(a, TURN16(a, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11)); \
+    a = OP(a, TURN16(a, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13)); \
+    a = OP(a, TURN16(a, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14)); \
     return nan ? F32_NAN : a[0]; \
   }
-EXTREME(max) EXTREME(min)
+EXTREME(max, MAX16) EXTREME(min, MIN16)
 #endif
 
 /* ln x (Cephes logf): x = 2^e·m with m in [√½, √2). At most 0.8 units in the
