@@ -167,6 +167,10 @@ func (l *lowerer) conv(c *tiledConv, g *group, dst *place) error {
 		if t.flat {
 			t.rows, t.cols = 1, t.rows*t.cols
 		}
+		t.p.last, t.sumType = g.anchor.Outputs[0], tensor.F32
+		if c.kind == loop.TileU8S8 {
+			t.p, t.sumType, t.begin = l.wholePeel(g, 1, c.oc)
+		}
 		t.emitStaged(l)
 		return nil
 	}
@@ -241,7 +245,7 @@ func (t *convTile) emit(l *lowerer) {
 	if t.p.bias != nil {
 		t.bb = k.param(l.biasBuf(t.wName, t.p.bias, t.oc, t.ocb), false)
 	}
-	if t.shift != 0 || slices.ContainsFunc(t.begin, func(b int64) bool { return b != 0 }) {
+	if t.beginsWhole() {
 		t.bb = k.param(t.begins(l, t.begin), false)
 	}
 	if t.center != 0 {
@@ -437,10 +441,20 @@ func (t *convTile) element(o, r *loop.Var, tr, tw int, col, lane, image, block, 
 	if len(t.unit.groups) > 1 {
 		held = t.ownGroup(at, lane, tr*tw)
 	}
-	if t.sums != nil {
-		held = t.centered(held, loop.At(t.sums, loop.Add(loop.Mul(image, t.Out[0]*t.Out[1]), loop.Add(loop.Mul(idx[2], t.Out[1]), idx[3]))))
+	return t.finished(t.p.last, t.withCenter(held, idx), idx)
+}
+
+// withCenter adds what the center of the weights leaves out of a sum.
+func (t *convTile) withCenter(held *loop.Expr, idx []*loop.Expr) *loop.Expr {
+	if t.sums == nil {
+		return held
 	}
-	return t.finished(t.p.last, held, idx)
+	return t.centered(held, loop.At(t.sums, loop.Add(loop.Mul(idx[0], t.Out[0]*t.Out[1]), loop.Add(loop.Mul(idx[2], t.Out[1]), idx[3]))))
+}
+
+// beginsWhole reports that sums of bytes begin with numbers other than zero.
+func (t *convTile) beginsWhole() bool {
+	return t.shift != 0 || slices.ContainsFunc(t.begin, func(b int64) bool { return b != 0 })
 }
 
 // finished stores an element through the epilogue that begins with value v,

@@ -103,12 +103,24 @@ func (c *tiledConv) decide(l *lowerer, n *ir.Node) bool {
 		if heuristic != formPixels && heuristic != "" {
 			heuristic = formInt8
 		}
+		images := n.Inputs[0].Static()[0]
+		if f, ok := c.byteForm(l, images, bytes); ok {
+			possible = append(possible, f.name)
+			units = append(units, f)
+			vectors := float64(images*c.ocb*c.Out[0]*c.Out[1]*c.Kernel[0]*c.Kernel[1]) * float64((c.ic/g+3)/4)
+			if heuristic == formInt8 && f.cycles < vectors/vectorsPerCycle/float64(max(l.o.Threads, 1)) {
+				heuristic = f.name
+			}
+		}
 	}
 	if n.Outputs[0].DType() == tensor.I32 {
 		if !slices.Contains(possible, formInt8) {
 			return false
 		}
-		heuristic, possible = formInt8, []string{formInt8}
+		possible = possible[slices.Index(possible, formInt8):]
+		if heuristic != formAMXInt8 {
+			heuristic = formInt8
+		}
 	}
 	if heuristic == "" {
 		return false
@@ -129,7 +141,7 @@ func (c *tiledConv) decide(l *lowerer, n *ir.Node) bool {
 		c.planar, c.groupWidth = true, c.ocb
 	default:
 		switch form {
-		case formInt8:
+		case formInt8, formAMXInt8:
 			c.operands = bytes
 		case formBF16, formAMX:
 			c.operands = halves

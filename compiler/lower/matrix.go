@@ -8,7 +8,7 @@ import (
 // forwardParts brings a chunk of the input into scratch as parts:
 // v[frequency][part][block][unit][channel].
 func (t *convTile) forwardParts(vb *loop.Buffer, at *stagedAt) []loop.Stmt {
-	s := &splitter{kb: t.k, parts: t.parts, to: vb, plane: t.unitBlocks() * t.units() * unitSteps}
+	s := &splitter{kb: t.k, parts: t.parts, to: vb, plane: t.unitBlocks(t.icb) * t.units() * t.unitK()}
 	body := s.begin()
 	cb := t.k.fresh("c", t.icb)
 	if t.wino > 0 {
@@ -20,7 +20,7 @@ func (t *convTile) forwardParts(vb *loop.Buffer, at *stagedAt) []loop.Stmt {
 		}
 		body = append(body, loop.Nest([]*loop.Var{cb}, []loop.LoopKind{loop.Serial}, inner...)...)
 	}
-	if t.icb%2 > 0 {
+	if t.icb%t.unitWidth() > 0 {
 		body = append(body, t.fillBlock(vb)...)
 	}
 	least, more := s.limit(t.leastSum())
@@ -30,8 +30,8 @@ func (t *convTile) forwardParts(vb *loop.Buffer, at *stagedAt) []loop.Stmt {
 
 // unitAt is where the channels of a block of a unit lie in a plane.
 func (t *convTile) unitAt(cb, unit *loop.Expr) *loop.Expr {
-	e := loop.Add(loop.Mul(loop.Div(cb, 2), t.units()), unit)
-	return loop.Add(loop.Mul(e, unitSteps), loop.Mul(loop.Mod(cb, 2), t.lanes))
+	e := loop.Add(loop.Mul(loop.Div(cb, t.unitWidth()), t.units()), unit)
+	return loop.Add(loop.Mul(e, t.unitK()), loop.Mul(loop.Mod(cb, t.unitWidth()), t.lanes))
 }
 
 // splitPixels splits a block of the pixels of one phase.
@@ -67,12 +67,12 @@ func (t *convTile) splitTiles(s *splitter, at *stagedAt, cb *loop.Expr) []loop.S
 	return loop.Nest([]*loop.Var{rr, cc}, []loop.LoopKind{loop.Serial, loop.Serial}, body...)
 }
 
-// fillBlock clears the second half of the last block of channels.
+// fillBlock clears what is left of the last block of channels.
 func (t *convTile) fillBlock(vb *loop.Buffer) []loop.Stmt {
-	k, n := t.k, t.unitBlocks()*t.units()*unitSteps
+	k, n := t.k, t.unitBlocks(t.icb)*t.units()*t.unitK()
 	p, u := k.fresh("p", t.wg.freqs()*t.parts), k.fresh("u", t.units())
 	at := loop.Add(loop.Mul(loop.V(p), n), t.unitAt(loop.Int(t.icb), loop.V(u)))
-	return loop.Nest([]*loop.Var{p, u}, []loop.LoopKind{loop.Serial, loop.Serial}, &loop.Zero{Buf: vb, From: at, N: t.lanes})
+	return loop.Nest([]*loop.Var{p, u}, []loop.LoopKind{loop.Serial, loop.Serial}, &loop.Zero{Buf: vb, From: at, N: (t.unitWidth() - t.icb%t.unitWidth()) * t.lanes})
 }
 
 // leastSum is the least sum that is trusted where an element is small.
@@ -146,7 +146,7 @@ func (t *convTile) storePoints(x *loop.Tile, s stretch, at *stagedAt, block *loo
 			idx[2], idx[3] = loop.Div(idx[3], t.Out[1]), loop.Mod(idx[3], t.Out[1])
 		}
 		point := loop.Add(loop.Mul(loop.V(o), x.P), loop.Add(p, loop.Int(s.first)))
-		return t.finished(t.g.anchor.Outputs[0], loop.At(x.S, loop.Add(loop.Mul(point, t.lanes), lane)), idx), exists
+		return t.finished(t.p.last, t.withCenter(loop.At(x.S, loop.Add(loop.Mul(point, t.lanes), lane)), idx), idx), exists
 	}
 	v := k.fresh("v", s.n*t.lanes)
 	long, exists := element(loop.Div(loop.V(v), t.lanes), loop.Mod(loop.V(v), t.lanes))
@@ -162,26 +162,48 @@ func (t *convTile) storePoints(x *loop.Tile, s stretch, at *stagedAt, block *loo
 	return loop.Nest([]*loop.Var{p}, []loop.LoopKind{loop.Serial}, body...)
 }
 
+// weightAt is where the weight of an output and an input channel lies: for a
+// frequency or a tap of the kernel, in a part.
+func (t *convTile) weightAt(f, tap, part, o, c, per int) int {
+	ob, taps, g := t.shape.OB, t.steps(), t.unitKind().Group()
+	block := o / t.lanes
+	first := block % per / ob * ob
+	width := min(ob, per-first)
+	first += block / per * per
+	step := ((c/t.unitK())*taps+tap)*t.parts + part
+	vector := (f*t.ocb+first)*t.unitBlocks(t.icb)*taps*t.parts + block - first + step*width
+	return vector*t.unitTile() + c%t.unitK()/g*g*t.lanes + o%t.lanes*g + c%g
+}
+
+// unitBytes are stagedWeights as bytes.
+func (t *convTile) unitBytes(l *lowerer, per int) *buf {
+	taps, icg := t.steps(), t.ic/t.Groups
+	n := t.ocb * t.unitBlocks(t.icb) * taps * t.unitTile()
+	return constBuf(l, t.wName, tensor.I8, n, func() []int8 {
+		out := make([]int8, n)
+		for i, w := range tensor.As[float32](t.w) {
+			out[t.weightAt(0, i%taps, 0, i/taps/icg, i/taps%icg, per)] = int8(w - float32(t.center))
+		}
+		return out
+	})
+}
+
 // stagedWeights are the weights in the order in which tiles read them.
 func (t *convTile) stagedWeights(l *lowerer, per int) *buf {
 	if t.parts == 0 {
 		return t.winogradWeights(l, per)
 	}
-	ob, blocks, taps, parts := t.shape.OB, t.unitBlocks(), t.steps(), t.parts
-	n := t.wg.freqs() * t.ocb * blocks * taps * parts * unitW
+	if t.kind == loop.TileU8S8 {
+		return t.unitBytes(l, per)
+	}
+	blocks, taps, parts := t.unitBlocks(t.icb), t.steps(), t.parts
+	n := t.wg.freqs() * t.ocb * blocks * taps * parts * t.unitTile()
 	return constBuf(l, t.wName+"·parts", tensor.BF16, n, func() []uint16 {
 		out := make([]uint16, n)
 		set := func(f, tap, o, c int, u float64) {
-			block := o / t.lanes
-			first := block % per / ob * ob
-			width := min(ob, per-first)
-			first += block / per * per
-			base := (f*t.ocb+first)*blocks*taps*parts*unitW + (block-first)*unitW
-			step := (c/unitSteps*taps + tap) * parts
-			lane := c%unitSteps/2*unitSteps + o%t.lanes*2 + c%2
 			of := partsOf(u, parts)
 			for i, p := range of[:parts] {
-				out[base+(step+i)*width*unitW+lane] = p
+				out[t.weightAt(f, tap, i, o, c, per)] = p
 			}
 		}
 		if t.wino > 0 {

@@ -60,7 +60,7 @@ func (d *tiledDot) emitMatrix(l *lowerer, g *group, dst *place, lhs *buf) {
 	size, split, _ := c.bestParts(s, d.parts, c.icb, d.b, max(l.o.Threads, 1))
 	size = l.number(d.site, func(c *schedule.Choice) *int { return &c.Rows }, size, s.sizes()...)
 	k := l.kernelFor(g.root)
-	m := &matrixDot{tiledDot: d, kb: k, g: g, dst: dst, lanes: d.lanes, unitBlocks: c.unitBlocks(), blocks: c.ocb, per: c.ocb / split, chunk: size, rows: runs(size)}
+	m := &matrixDot{tiledDot: d, kb: k, g: g, dst: dst, lanes: d.lanes, unitBlocks: c.unitBlocks(c.icb), blocks: c.ocb, per: c.ocb / split, chunk: size, rows: runs(size)}
 	prefetch := l.prefetch(d.site, 0, false)
 	m.yb, m.xb = k.param(dst.buf, true), k.param(lhs, false)
 	m.wb = k.param(m.weights(l), false)

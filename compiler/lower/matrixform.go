@@ -29,14 +29,15 @@ var partForms = [...]struct {
 	3: {formAMX6, precision.F32, precision.F32},
 }
 
-// What a matrix unit takes, in cycles, as measured on prototypes of whole layers
-// (see RATIONALE): a step of two runs of rows with two vectors of outputs, all
-// its products and loads from the second cache, and a step of one run.
+// What a matrix unit takes, in cycles, by the number of parts, 0 for bytes, as
+// measured on prototypes of whole layers (see RATIONALE): a step of two runs of
+// rows with two vectors of outputs, all its products and loads from the second
+// cache, and a step of one run.
 var (
-	pairCycles   = [...]float64{1: 110, 2: 290, 3: 620}
-	singleCycles = [...]float64{1: 68, 2: 165, 3: 340}
+	pairCycles   = [...]float64{110, 110, 290, 620}
+	singleCycles = [...]float64{68, 68, 165, 340}
 	// splitCycles is a vector of the input being split, looked at and stored.
-	splitCycles = [...]float64{1: 3, 2: 6, 3: 9}
+	splitCycles = [...]float64{1, 3, 6, 9}
 )
 
 const (
@@ -87,8 +88,11 @@ func (s *staging) cut(size int) chunk {
 // the scratch that it needs.
 func (c *tiledConv) partsCost(s staging, parts, icb, per int) (cycles float64, bytes int) {
 	freqs, points, units := s.wg.freqs(), s.inARow(), s.units()
-	kb := (icb + 1) / 2
+	kb := c.unitBlocks(icb)
 	bytes = freqs * parts * kb * units * unitSteps * 2
+	if c.kind == loop.TileU8S8 {
+		parts = 0
+	}
 	vectors := float64(icb * units * freqs)
 	outs := float64(per * points * freqs)
 	cycles = regionCycles + vectors*splitCycles[parts] + outs*epilogueCycles
@@ -183,4 +187,25 @@ func (c *tiledConv) matrixForms(l *lowerer, images int, winograds []int) (list [
 		}
 	}
 	return list
+}
+
+// byteForm is the form of a convolution of bytes on a matrix unit, if the target
+// has one and it can be.
+func (c *tiledConv) byteForm(l *lowerer, images int, bytes operands) (f matrixForm, ok bool) {
+	icg, width := c.ic/c.Groups, c.ocb/c.Groups
+	if !l.bytesOnUnit() || c.oc < l.o.Lanes || icg < l.o.Lanes || width == 0 || c.Groups > 1 && (icg%l.o.Lanes != 0 || c.oc/c.Groups%l.o.Lanes != 0) {
+		return f, false
+	}
+	b := *c
+	b.operands = bytes
+	s := b.stage(0, c.Out[0], c.Out[1])
+	if c.pointwise() {
+		s = b.stage(0, 1, c.Out[0]*c.Out[1])
+	}
+	if len(s.phases) > 1 && len(s.taps) > mostTerms {
+		return f, false
+	}
+	icb := (icg + l.o.Lanes - 1) / l.o.Lanes
+	_, _, cycles := b.bestParts(s, 1, icb, images, max(l.o.Threads, 1))
+	return matrixForm{formAMXInt8, 0, 1, cycles}, true
 }

@@ -30,6 +30,29 @@ const (
 	unitW     = unitSteps * loop.MatrixLanes
 )
 
+// unitKind is what a matrix unit multiplies for a convolution: bytes as they are,
+// or parts of numbers.
+func (c *tiledConv) unitKind() loop.TileKind {
+	if c.kind == loop.TileU8S8 {
+		return loop.TileU8S8
+	}
+	return loop.TileBF16
+}
+
+// unitK is how many channels the unit sums at once: 64 bytes of them.
+func (c *tiledConv) unitK() int { return c.unitKind().Group() * loop.MatrixLanes }
+
+// unitWidth is how many blocks of channels that is.
+func (c *tiledConv) unitWidth() int { return c.unitK() / loop.MatrixLanes }
+
+// unitTile is how many weights such a block has for a vector of outputs.
+func (c *tiledConv) unitTile() int { return c.unitK() * loop.MatrixLanes }
+
+// unitBlocks is the number of such blocks in so many blocks of channels.
+func (c *tiledConv) unitBlocks(icb int) int {
+	return (icb + c.unitWidth() - 1) / c.unitWidth()
+}
+
 // partsOf are the parts of a number.
 func partsOf(f float64, parts int) [3]uint16 {
 	var out [3]uint16
@@ -90,7 +113,7 @@ func trusts(w *tensor.Tensor, least, limit float64) (most float64, ok bool) {
 }
 
 // splitter makes statements that store vectors of F32 as parts, and note what is
-// too small for them.
+// too small for them; bytes are stored as they are.
 type splitter struct {
 	*kb
 	parts int
@@ -110,7 +133,7 @@ func (s *splitter) store(at *loop.Expr, n int, x func(l *loop.Expr) *loop.Expr) 
 			val = loop.Fn("sub", val, loop.To(tensor.F32, loop.At(s.to, loop.Add(to, loop.Int(j*s.plane)))))
 		}
 		out = append(out, loop.Nest([]*loop.Var{l}, []loop.LoopKind{loop.Vector},
-			&loop.Store{Buf: s.to, Index: loop.Add(to, loop.Int(i*s.plane)), Val: loop.To(tensor.BF16, val)})...)
+			&loop.Store{Buf: s.to, Index: loop.Add(to, loop.Int(i*s.plane)), Val: loop.To(s.to.Type, val)})...)
 	}
 	return out
 }

@@ -75,9 +75,6 @@ func (s *staging) inARow() int {
 // steps is how many blocks of a sum a product has for each block of channels.
 func (s *staging) steps() int { return max(len(s.taps), 1) }
 
-// unitBlocks is the number of blocks of channels that a matrix unit sums over.
-func (c *tiledConv) unitBlocks() int { return (c.icb + 1) / 2 }
-
 // stagedAt is where a chunk is: the first units, and the blocks of outputs that
 // are computed from it.
 type stagedAt struct {
@@ -112,6 +109,12 @@ func (t *convTile) emitStaged(l *lowerer) {
 	if t.wino > 0 || t.parts > 1 {
 		t.plain = k.param(t.plainWeights(l), false)
 	}
+	if t.beginsWhole() {
+		t.bb = k.param(t.begins(l, t.begin), false)
+	}
+	if t.center != 0 {
+		t.sums = k.param(t.sumsBuf, false)
+	}
 	vb, mb := t.stagedScratch(per)
 	v := k.fresh("t", t.y.layout.Shape[0]*t.down*t.across*split)
 	whole := loop.Div(loop.V(v), split)
@@ -141,14 +144,15 @@ func (t *convTile) emitStaged(l *lowerer) {
 func (t *convTile) stagedScratch(per int) (vb, mb *loop.Buffer) {
 	k, freqs, lanes := t.k, t.wg.freqs(), t.lanes
 	if t.parts > 0 {
-		vb = k.local("v", tensor.BF16, freqs*t.parts*t.unitBlocks()*t.units()*unitSteps)
+		kind, _ := t.unitKind().Operands()
+		vb = k.local("v", kind, freqs*t.parts*t.unitBlocks(t.icb)*t.units()*t.unitK())
 	} else {
 		vb = k.local("v", tensor.F32, freqs*t.icb*t.units()*lanes)
 	}
 	if t.wino > 0 {
 		return vb, k.local("m", tensor.F32, freqs*per*t.inARow()*lanes)
 	}
-	return vb, k.local("m", tensor.F32, t.shape.OB*2*t.shape.TW*lanes)
+	return vb, k.local("m", t.sumType, t.shape.OB*2*t.shape.TW*lanes)
 }
 
 // first is where the i-th chunk of a size begins among n tiles.
@@ -209,13 +213,16 @@ func (t *convTile) vectorTiles(vb, mb *loop.Buffer, f *loop.Var, at *stagedAt, o
 // sums of a tile are finished at once.
 func (t *convTile) matrixTiles(vb, mb *loop.Buffer, f *loop.Var, at *stagedAt, ob int, block *loop.Expr) []loop.Stmt {
 	k, lanes, rows := t.k, t.lanes, t.shape.TW
-	plane := t.unitBlocks() * t.units() * unitSteps
-	perBlock := t.unitBlocks() * t.steps() * t.parts * unitW
+	plane := t.unitBlocks(t.icb) * t.units() * t.unitK()
+	perBlock := t.unitBlocks(t.icb) * t.steps() * t.parts * t.unitTile()
 	return k.overRuns(t.inARow(), rows, func(r run) []loop.Stmt {
-		x := &loop.Tile{Kind: loop.TileBF16, Matrix: true, Rows: rows, OB: ob, P: r.runs * rows, L: lanes, X: vb, W: t.wb, S: mb, WO: unitW,
-			SAt: loop.Int(0), SO: r.runs * rows * lanes, XP: r.offsets(rows, unitSteps), Prefetch: t.prefetch}
+		x := &loop.Tile{Kind: t.unitKind(), Matrix: true, Rows: rows, OB: ob, P: r.runs * rows, L: lanes, X: vb, W: t.wb, S: mb, WO: t.unitTile(),
+			SAt: loop.Int(0), SO: r.runs * rows * lanes, XP: r.offsets(rows, t.unitK()), Prefetch: t.prefetch}
 		x.Red, x.Terms = t.matrixSum(ob, plane)
-		x.XAt = loop.Add(loop.Mul(loop.V(f), t.parts*plane), loop.Mul(r.at, unitSteps))
+		if t.bb != nil {
+			x.B, x.BAt = t.bb, loop.Mul(loop.Add(at.block, block), lanes)
+		}
+		x.XAt = loop.Add(loop.Mul(loop.V(f), t.parts*plane), loop.Mul(r.at, t.unitK()))
 		x.WAt = loop.Mul(loop.Add(loop.Mul(loop.V(f), t.ocb), loop.Add(at.block, block)), perBlock)
 		if t.wino > 0 {
 			x.SO, x.SP = t.inARow()*lanes, r.offsets(rows, lanes)
@@ -232,22 +239,23 @@ func (t *convTile) matrixTiles(vb, mb *loop.Buffer, f *loop.Var, at *stagedAt, o
 // matrixSum is what a tile sums: blocks of channels, the kernel's taps and the
 // products of parts. Taps that no two steps reach are terms, as parts are.
 func (t *convTile) matrixSum(ob, plane int) (sum []loop.Red, terms [][2]int) {
-	w := ob * unitW
-	sum = []loop.Red{{N: t.unitBlocks(), XStep: t.units() * unitSteps, WStep: t.steps() * t.parts * w}}
+	w := ob * t.unitTile()
+	sum = []loop.Red{{N: t.unitBlocks(t.icb), XStep: t.units() * t.unitK(), WStep: t.steps() * t.parts * w}}
 	rows, cols := t.grid()
 	taps := []tap{{}}
 	switch {
 	case len(t.phases) > 1:
 		taps = t.taps
 	case len(t.taps) > 1:
-		sum = append(sum, loop.Red{N: t.Kernel[0], XStep: t.Dilations[0] / t.step[0] * cols * unitSteps, WStep: t.Kernel[1] * t.parts * w},
-			loop.Red{N: t.Kernel[1], XStep: t.Dilations[1] / t.step[1] * unitSteps, WStep: t.parts * w})
+		sum = append(sum, loop.Red{N: t.Kernel[0], XStep: t.Dilations[0] / t.step[0] * cols * t.unitK(), WStep: t.Kernel[1] * t.parts * w},
+			loop.Red{N: t.Kernel[1], XStep: t.Dilations[1] / t.step[1] * t.unitK(), WStep: t.parts * w})
 	}
 	for i, p := range taps {
 		unit := (p.phase*rows+p.row)*cols + p.col
 		for _, pair := range partTerms[t.parts] {
-			terms = append(terms, [2]int{pair[0]*plane + unit*unitSteps, (i*t.parts + pair[1]) * w})
+			terms = append(terms, [2]int{pair[0]*plane + unit*t.unitK(), (i*t.parts + pair[1]) * w})
 		}
 	}
-	return append(sum, loop.Red{N: loop.MatrixLanes, XStep: 2, WStep: 2 * loop.MatrixLanes}), terms
+	g := t.unitKind().Group()
+	return append(sum, loop.Red{N: loop.MatrixLanes, XStep: g, WStep: g * loop.MatrixLanes}), terms
 }
