@@ -186,6 +186,42 @@ func partOf(n int) int {
 	return 0
 }
 
+// blockAxis gives the axis along which a value's elements lie side by side
+// because channel blocks hold them, and how many do: those of its place, or of
+// what it is computed from while it is read. No lanes: there is none.
+func (l *lowerer) blockAxis(v *ir.Value, seen map[*ir.Value]bool) (axis, lanes int) {
+	if p := l.places[v]; p != nil || v.Def == nil || seen[v] {
+		if p != nil && p.layout.L > 1 {
+			return 1, p.layout.L
+		}
+		return 0, 0
+	}
+	seen[v] = true
+	shape := v.Static()
+	switch n := v.Def; {
+	case n.Op == "transpose":
+		axis, lanes = l.blockAxis(n.Inputs[0], seen)
+		return max(slices.Index(n.Ints("perm"), axis), 0), lanes
+	case n.Op == "reshape":
+		in := n.Inputs[0].Static()
+		if axis, lanes = l.blockAxis(n.Inputs[0], seen); lanes == 0 {
+			return 0, 0
+		}
+		for a := range shape { // the same axis with others of size 1 around it
+			if shape[a] == in[axis] && tensor.Numel(shape[:a]) == tensor.Numel(in[:axis]) {
+				return a, lanes
+			}
+		}
+	case core.Lookup(n.Op).Class == core.Pointwise:
+		for _, x := range n.Inputs {
+			if axis, lanes = l.blockAxis(x, seen); lanes > 0 && slices.Equal(x.Static(), shape) {
+				return axis, lanes
+			}
+		}
+	}
+	return 0, 0
+}
+
 // emitReduce folds axes.
 func (l *lowerer) emitReduce(g *group) error {
 	r := g.anchor
@@ -206,8 +242,8 @@ func (l *lowerer) emitReduce(g *group) error {
 		}
 	}
 	chunk := 0
-	if p := l.places[x]; p != nil && p.layout.L > 1 && !slices.Contains(axes, 1) && !slices.Contains(axes, 0) {
-		lane, chunk = 1, p.layout.L // channels lie side by side
+	if a, n := l.blockAxis(x, map[*ir.Value]bool{}); n > 0 && !slices.Contains(axes, a) && !slices.Contains(axes, 0) {
+		lane, chunk = a, n // channels lie side by side
 	}
 	// Neighbouring axes are one long loop where the lanes run along them.
 	var runs [][]int
