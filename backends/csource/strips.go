@@ -32,6 +32,7 @@ type strips struct {
 	side  int           // strips side by side, each with its accumulators
 	accs  []*loop.Accum // what is accumulated
 	calls []*loop.Expr  // calls of functions that take registers, inner ones first
+	bytes []*loop.Expr  // loads that are widened before the strip: gcc would make its vectors as long as theirs
 }
 
 // strip finds out whether a loop is printed in strips; nil: it is not.
@@ -71,6 +72,7 @@ func (p *printer) strip(f *loop.For, tiles *tilePrinter) *strips {
 	if s.w == callLanes && tiles.traits.Has(callFeature) {
 		s.calls = registered(f)
 	}
+	s.bytes = byteLoads(f, s.w)
 	if len(s.accs) == 0 && len(s.calls) == 0 || len(s.calls) == 0 && cost > 64 {
 		return nil
 	}
@@ -80,11 +82,49 @@ func (p *printer) strip(f *loop.For, tiles *tilePrinter) *strips {
 	return s
 }
 
+// widened are the types of bytes, and how the runtime names them.
+var widened = map[tensor.DType]string{tensor.Bool: "u8", tensor.U8: "u8", tensor.I8: "i8"}
+
+// byteLoads lists the loads of neighbouring bytes in a loop's body.
+func byteLoads(f *loop.For, width int) (out []*loop.Expr) {
+	if width < 8 {
+		return nil
+	}
+	seen := map[string]bool{}
+	find := func(e *loop.Expr) {
+		e.Walk(func(x *loop.Expr) {
+			if x.Kind != loop.Load || widened[x.Type] == "" || seen[x.Key()] {
+				return
+			}
+			seen[x.Key()] = true
+			step, affine := loop.Coef(x.Args[0], f.Var)
+			lo, hi := loop.Range(x.Args[0])
+			if affine && step == 1 && lo >= 0 && hi < int64(x.Buf.Len) {
+				out = append(out, x)
+			}
+		})
+	}
+	for _, st := range f.Body {
+		switch st := st.(type) {
+		case *loop.Set:
+			find(st.Val)
+		case *loop.Accum:
+			find(st.Val)
+		case *loop.Store:
+			if widened[st.Buf.Type] != "" {
+				return nil
+			}
+			find(st.Val)
+		}
+	}
+	return out
+}
+
 // registered lists the calls of a loop's body that can be done for a whole
 // strip before the rest of it.
 func registered(f *loop.For) []*loop.Expr {
 	declared := map[*loop.Reg]bool{}
-	stored := map[*loop.Buffer]bool{}
+	stored := map[*loop.Buffer]string{} // where; "?" if in several places
 	for _, st := range f.Body {
 		switch st := st.(type) {
 		case *loop.Set:
@@ -92,13 +132,19 @@ func registered(f *loop.For) []*loop.Expr {
 		case *loop.Accum:
 			declared[st.Reg] = true
 		case *loop.Store:
-			stored[st.Buf] = true
+			step, affine := loop.Coef(st.Index, f.Var)
+			if at := st.Index.Key(); stored[st.Buf] == "" && affine && step == 1 {
+				stored[st.Buf] = at
+			} else {
+				stored[st.Buf] = "?"
+			}
 		}
 	}
+	done := map[*loop.Buffer]bool{} // stored by the statements before
 	free := func(e *loop.Expr) bool {
 		ok := inside(e)
 		e.Walk(func(x *loop.Expr) {
-			ok = ok && !(x.Kind == loop.RegRef && declared[x.Reg]) && !(x.Kind == loop.Load && stored[x.Buf])
+			ok = ok && !(x.Kind == loop.RegRef && declared[x.Reg]) && !(x.Kind == loop.Load && stored[x.Buf] != "" && (done[x.Buf] || stored[x.Buf] != x.Args[0].Key()))
 		})
 		return ok
 	}
@@ -125,6 +171,7 @@ func registered(f *loop.For) []*loop.Expr {
 			visit(st.Val)
 		case *loop.Store:
 			visit(st.Val)
+			done[st.Buf] = true
 		}
 	}
 	return out
@@ -232,6 +279,13 @@ func (s *strips) combine(a *loop.Accum, x, y string) string {
 // arguments prints the calls for a strip of n lanes; undo takes their names back.
 func (s *strips) arguments(at, n string) (undo func()) {
 	v := s.f.Var.Name
+	for i, e := range s.bytes {
+		if n != fmt.Sprint(s.w) {
+			break // what is left is done one by one
+		}
+		s.line("i32 %s_m%d[%d]; { const i64 %s = %s; widen%d_%s(%s_m%d, (const %s *)%s + %s); }", v, i, s.w, v, at, s.w, widened[e.Type], v, i, widened[e.Type], e.Buf.Name, s.expr(e.Args[0]))
+		s.temps[e.Key()] = fmt.Sprintf("%s_m%d[l]", v, i)
+	}
 	for i, c := range s.calls {
 		t := fmt.Sprintf("%s_t%d", v, i)
 		s.line("float %s[%d] __attribute__((aligned(64)));", t, callLanes)
@@ -253,7 +307,7 @@ func (s *strips) arguments(at, n string) (undo func()) {
 		s.temps[c.Key()] = t + "[l]"
 	}
 	return func() {
-		for _, c := range s.calls {
+		for _, c := range slices.Concat(s.calls, s.bytes) {
 			delete(s.temps, c.Key())
 		}
 	}

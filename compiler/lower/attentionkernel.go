@@ -155,7 +155,7 @@ func (c *attentionKernel) emit() {
 // keys handles a number of keys from the given one on.
 func (c *attentionKernel) keys(from *loop.Expr, n int) []loop.Stmt {
 	vectors := (n + c.lanes - 1) / c.lanes
-	out := c.products(vectors, c.obq, func(ob, tm int, o, row, local *loop.Expr) loop.Stmt {
+	out := c.products(vectors, c.obq, c.tail(n), func(ob, tm int, o, row, local *loop.Expr) *loop.Tile {
 		t := &loop.Tile{OB: ob, P: tm, L: c.lanes, X: c.qb, W: c.keyb, S: c.scores, WO: c.d * c.lanes, SO: c.lanes}
 		t.Red = []loop.Red{{N: c.d, XStep: 1, WStep: c.lanes}}
 		t.XAt = loop.Mul(loop.Add(loop.Mul(c.batch, c.m), row), c.d)
@@ -169,7 +169,7 @@ func (c *attentionKernel) keys(from *loop.Expr, n int) []loop.Stmt {
 		return t
 	})
 	out = append(out, c.eachRow(func(row, local *loop.Expr) []loop.Stmt { return c.softmax(row, local, from, n) }))
-	return append(out, c.products(c.vw/c.lanes, c.obv, func(ob, tm int, o, _, local *loop.Expr) loop.Stmt {
+	return append(out, c.products(c.vw/c.lanes, c.obv, c.tail(c.dv), func(ob, tm int, o, _, local *loop.Expr) *loop.Tile {
 		t := &loop.Tile{OB: ob, P: tm, L: c.lanes, X: c.scores, W: c.vb, S: c.acc, WO: c.vOuter, SO: c.lanes}
 		t.Red = []loop.Red{{N: n, XStep: 1, WStep: c.vStep}}
 		t.XAt = loop.Mul(local, c.width)
@@ -186,12 +186,25 @@ func (c *attentionKernel) keys(from *loop.Expr, n int) []loop.Stmt {
 	})...)
 }
 
+// tail is how many lanes of the last of n results' vectors are computed; 0: all.
+func (c *attentionKernel) tail(n int) int {
+	if c.lanes < 8 || c.online && c.lanes < 16 { // without masks sums are not added to a tail
+		return 0
+	}
+	return n % c.lanes
+}
+
 // products runs register tiles over the rows of the block and some vectors of
 // results; row counts in the batch, local in the block.
-func (c *attentionKernel) products(vectors, ob int, tile func(ob, tm int, o, row, local *loop.Expr) loop.Stmt) []loop.Stmt {
-	groups := func(n, ob int, first int) []loop.Stmt {
+func (c *attentionKernel) products(vectors, ob, tail int, tileOf func(ob, tm int, o, row, local *loop.Expr) *loop.Tile) []loop.Stmt {
+	groups := func(n, ob, first, tail int) []loop.Stmt {
 		if n == 0 {
 			return nil
+		}
+		tile := func(ob, tm int, o, row, local *loop.Expr) loop.Stmt {
+			t := tileOf(ob, tm, o, row, local)
+			t.Tail = tail
+			return t
 		}
 		gv, mv := c.fresh("g", n), c.fresh("m", c.tiles)
 		at := loop.Add(loop.Mul(c.block, c.tiles), loop.V(mv))
@@ -206,9 +219,14 @@ func (c *attentionKernel) products(vectors, ob int, tile func(ob, tm int, o, row
 				}
 				return choice(at, full+1, total, func() []loop.Stmt { return []loop.Stmt{tile(ob, rest, o, row, local)} }, func() []loop.Stmt { return nil })
 			})
-		return loop.Nest([]*loop.Var{gv, mv}, make([]loop.LoopKind, 2), body...)
+		return loop.Nest([]*loop.Var{gv, mv}, []loop.LoopKind{loop.Serial, loop.Serial}, body...)
 	}
-	return append(groups(vectors/ob, ob, 0), groups(min(vectors%ob, 1), vectors%ob, vectors/ob*ob)...)
+	full := vectors / ob
+	if tail > 0 {
+		full = (vectors - 1) / ob
+	}
+	rest := vectors - full*ob
+	return append(groups(full, ob, 0, 0), groups(min(rest, 1), rest, full*ob, tail)...)
 }
 
 // eachRow runs a body for the rows of the block that exist.
