@@ -33,11 +33,7 @@ type Options struct {
 // can, else as an artifact in a temporary folder.
 func Runner(be backend.Backend, o Options) conformance.Runner {
 	return func(ctx context.Context, m *onnxfile.Model, s *conformance.Set) (conformance.Outputs, error) {
-		x, bound, err := conformance.ExpandFor(m, s)
-		if err != nil {
-			return conformance.Outputs{}, err
-		}
-		in, err := conformance.Feed(m, s, x.Graph)
+		x, in, bound, err := conformance.Ready(m, s)
 		if err != nil {
 			return conformance.Outputs{}, err
 		}

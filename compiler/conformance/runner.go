@@ -25,11 +25,7 @@ func Eval(_ context.Context, m *onnxfile.Model, s *Set) (Outputs, error) {
 // Expand runs a model as a compiler sees it: expanded to a core graph of
 // static shapes, whose nodes are then evaluated.
 func Expand(_ context.Context, m *onnxfile.Model, s *Set) (Outputs, error) {
-	x, bound, err := ExpandFor(m, s)
-	if err != nil {
-		return Outputs{}, err
-	}
-	in, err := Feed(m, s, x.Graph)
+	x, in, bound, err := Ready(m, s)
 	if err != nil {
 		return Outputs{}, err
 	}
@@ -42,6 +38,15 @@ func Expand(_ context.Context, m *onnxfile.Model, s *Set) (Outputs, error) {
 		out[i] = ir.TensorData(t)
 	}
 	return Outputs{Data: out, Bound: bound}, nil
+}
+
+// Ready expands a model for the shapes of a data set (see ExpandFor), and picks
+// the tensors of the set that its core graph takes.
+func Ready(m *onnxfile.Model, s *Set) (x *onnx.Expanded, in []*tensor.Tensor, bound []string, err error) {
+	if x, bound, err = ExpandFor(m, s); err == nil {
+		in, err = Feed(m, s, x.Graph)
+	}
+	return x, in, bound, err
 }
 
 // Feed picks the tensors of a data set that a core graph takes, in its order.

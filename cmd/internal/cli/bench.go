@@ -364,12 +364,3 @@ func findModels(paths []string) ([]string, error) {
 	}
 	return all, nil
 }
-
-// recordedBeside is the data set that lies beside a model, "" if there is none.
-func recordedBeside(model string) string {
-	dir := filepath.Join(filepath.Dir(model), "test_data_set_0")
-	if _, err := os.Stat(filepath.Join(dir, "input_0.pb")); err != nil {
-		return ""
-	}
-	return dir
-}

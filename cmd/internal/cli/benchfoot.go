@@ -111,11 +111,7 @@ func (o *benchOptions) stage(ctx context.Context, path, dir string) (art, model 
 // artifact compiles a model for the shapes of a data set, and gives the inputs
 // that the artifact takes.
 func (o *benchOptions) artifact(ctx context.Context, b backend.Backend, m *onnxfile.Model, set *conformance.Set, dir string) ([]*tensor.Tensor, error) {
-	x, _, err := conformance.ExpandFor(m, set)
-	if err != nil {
-		return nil, err
-	}
-	in, err := conformance.Feed(m, set, x.Graph)
+	x, in, _, err := conformance.Ready(m, set)
 	if err != nil {
 		return nil, err
 	}

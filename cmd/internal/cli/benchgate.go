@@ -5,6 +5,7 @@ import (
 	"os"
 	"regexp"
 	"strconv"
+	"strings"
 
 	"github.com/lathe-ml/lathe/compiler/fault"
 )
@@ -89,7 +90,7 @@ func parseGates(texts []string, offers map[string]bool) ([]gate, error) {
 		g := gate{text: text, metric: p[1], above: p[2] == ">", rel: p[4] == "%"}
 		m, ok := gateMetrics[g.metric]
 		if !ok {
-			return nil, fault.New(fault.Usage, "--fail-if %q: no figure %q", text, g.metric).Hint("use one of: %v", sortedKeys(gateMetrics))
+			return nil, fault.New(fault.Usage, "--fail-if %q: no figure %q", text, g.metric).Hint("use one of: %s", strings.Join(sortedKeys(gateMetrics), ", "))
 		}
 		v, err := strconv.ParseFloat(p[3], 64)
 		if err != nil {

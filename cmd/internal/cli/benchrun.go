@@ -66,11 +66,7 @@ func (o *benchOptions) local(ctx context.Context, path string) (*local, error) {
 // set gives the inputs of a model: those that are asked for, else recorded ones
 // that lie beside it, else random values.
 func (o *benchOptions) set(m *onnxfile.Model) (*conformance.Set, error) {
-	in := o.inputs
-	if dir := recordedBeside(m.Path); len(in.files) == 0 && dir != "" && len(o.shapes.dims)+len(o.shapes.shapes) == 0 {
-		in.files = []string{dir}
-	}
-	return in.read(o.factory, m, &o.shapes)
+	return o.inputs.readBeside(o.factory, m, &o.shapes)
 }
 
 func (l *local) block(ctx context.Context, n int) ([]time.Duration, error) {

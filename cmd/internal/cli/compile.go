@@ -152,15 +152,11 @@ func (o *compileOptions) run(ctx context.Context) error {
 			return err
 		}
 	}
-	m, err := o.loadModel(o.model)
+	m, opt, err := o.loadShaped(o.model, &o.shapes)
 	if err != nil {
 		return err
 	}
 	defer m.Close()
-	opt, err := o.shapes.options(m)
-	if err != nil {
-		return err
-	}
 	b := make()
 	var picked *toleranceReport
 	var errs *errorReport

@@ -129,11 +129,7 @@ func prepareEval(_ context.Context, _ *factory, _ engineOptions, m *onnxfile.Mod
 }
 
 func prepareCore(_ context.Context, _ *factory, _ engineOptions, m *onnxfile.Model, s *conformance.Set) (*session, error) {
-	x, bound, err := conformance.ExpandFor(m, s)
-	if err != nil {
-		return nil, err
-	}
-	in, err := conformance.Feed(m, s, x.Graph)
+	x, in, bound, err := conformance.Ready(m, s)
 	if err != nil {
 		return nil, err
 	}

@@ -165,7 +165,7 @@ func classify(err error) (fault.Kind, string) {
 	case errors.As(err, &exists):
 		return fault.Usage, "give another -o, or --force to replace it"
 	case errors.As(err, &write):
-		return fault.Usage, "choose a place that can be written with -o"
+		return fault.Usage, "choose a place that can be written"
 	case errors.Is(err, context.DeadlineExceeded):
 		return fault.Budget, "raise --time-budget"
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):

@@ -38,6 +38,25 @@ func isDir(path string) bool {
 	return err == nil && info.IsDir()
 }
 
+// recordedBeside is the data set that lies beside a model, "" if there is none.
+func recordedBeside(model string) string {
+	dir := filepath.Join(filepath.Dir(model), "test_data_set_0")
+	if _, err := os.Stat(filepath.Join(dir, "input_0.pb")); err != nil {
+		return ""
+	}
+	return dir
+}
+
+// readBeside is read, with the data that was recorded beside the model where no
+// other input and no other shape is asked for.
+func (in *inputFlags) readBeside(f *factory, m *onnxfile.Model, sh *shapeFlags) (*conformance.Set, error) {
+	from := *in
+	if dir := recordedBeside(m.Path); len(in.files) == 0 && dir != "" && len(sh.dims)+len(sh.shapes) == 0 {
+		from.files = []string{dir}
+	}
+	return from.read(f, m, sh)
+}
+
 // read makes a data set of inputs for a model.
 func (in *inputFlags) read(f *factory, m *onnxfile.Model, sh *shapeFlags) (*conformance.Set, error) {
 	recipe, err := in.recipe()

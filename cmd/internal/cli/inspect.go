@@ -92,15 +92,11 @@ func (o *inspectOptions) run() error {
 	if isArtifact(o.model) {
 		return o.artifact()
 	}
-	m, err := o.loadModel(o.model)
+	m, opt, err := o.loadShaped(o.model, &o.shapes)
 	if err != nil {
 		return err
 	}
 	defer m.Close()
-	opt, err := o.shapes.options(m)
-	if err != nil {
-		return err
-	}
 	if o.text {
 		_, err := fmt.Fprint(o.Out, ir.Print(m.Graph))
 		return err

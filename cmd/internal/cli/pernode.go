@@ -54,15 +54,11 @@ func (o *verifyOptions) nodes(ctx context.Context, e engine, m *onnxfile.Model) 
 	if err != nil {
 		return inModel(err, m)
 	}
-	x, _, err := conformance.ExpandFor(m, set)
+	x, in, _, err := conformance.Ready(m, set)
 	if err != nil {
 		return inModel(err, m)
 	}
 	taps := addTaps(m.Graph, x)
-	in, err := conformance.Feed(m, set, x.Graph)
-	if err != nil {
-		return err
-	}
 	got, err := o.runGraph(ctx, e, x.Graph, in)
 	if err != nil {
 		return inModel(err, m)

@@ -100,11 +100,7 @@ var compiledBackends = map[string]func() backend.Backend{
 // shapes of its inputs and opened from a temporary folder.
 func prepareCompiled(b backend.Backend) func(context.Context, *factory, engineOptions, *onnxfile.Model, *conformance.Set) (*session, error) {
 	return func(ctx context.Context, f *factory, o engineOptions, m *onnxfile.Model, s *conformance.Set) (*session, error) {
-		x, bound, err := conformance.ExpandFor(m, s)
-		if err != nil {
-			return nil, err
-		}
-		in, err := conformance.Feed(m, s, x.Graph)
+		x, in, bound, err := conformance.Ready(m, s)
 		if err != nil {
 			return nil, err
 		}

@@ -47,15 +47,11 @@ func (o *planOptions) run(path string) error {
 	if !ok {
 		return unknownTarget(o.target)
 	}
-	m, err := o.loadModel(path)
+	m, opt, err := o.loadShaped(path, &o.shapes)
 	if err != nil {
 		return err
 	}
 	defer m.Close()
-	opt, err := o.shapes.options(m)
-	if err != nil {
-		return err
-	}
 	if u := onnx.Unknown(m.Graph, conformance.Opsets(m)); len(u) > 0 {
 		return fault.New(fault.Unsupported, "the model has ops that lathe does not know: %s", strings.Join(u, ", ")).InFile(m.Path)
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/lathe-ml/lathe/cmd/internal/ui"
 	"github.com/lathe-ml/lathe/compiler/onnxfile"
 	"github.com/lathe-ml/lathe/compiler/program"
+	"github.com/lathe-ml/lathe/compiler/tensor"
 	"github.com/lathe-ml/lathe/internal/atomicfile"
 )
 
@@ -100,7 +101,22 @@ func liveBytes(p *program.Program) []int {
 	return live
 }
 
-var reportPage = template.Must(template.New("report").Parse(`<!doctype html>
+// reportText are the functions of the page that spell numbers.
+var reportText = template.FuncMap{
+	"digits": func(n any) string {
+		switch n := n.(type) {
+		case int:
+			return groupDigits(int64(n))
+		case int64:
+			return groupDigits(n)
+		}
+		return fmt.Sprint(n)
+	},
+	"size": func(n int) string { return bytesText(int64(n)) },
+	"dims": tensor.ShapeString,
+}
+
+var reportPage = template.Must(template.New("report").Funcs(reportText).Parse(`<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{{.Model}}</title>
 <style>
 body{font:14px/1.5 system-ui,sans-serif;margin:2em auto;max-width:70em;padding:0 1em;color:#222}
@@ -109,15 +125,15 @@ td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}.bar{background:#69
 </style>
 <h1>{{.Model}}</h1>
 <p>{{.Nodes}} nodes became {{.CoreNodes}} core nodes, {{.Kernels}} kernels and {{len .Steps}} calls for {{.CPU}}:
-{{.MACs}} multiply-accumulates, {{.Params}} parameters, {{.Weights}} bytes of weights, {{.Workspace}} bytes of workspace
-(at least {{.Peak}} are live at once).</p>
+{{digits .MACs}} multiply-accumulates, {{digits .Params}} parameters, {{size .Weights}} of weights, {{size .Workspace}} of workspace
+(at least {{size .Peak}} are live at once).</p>
 <table><tr><th>input or output<th>type<th>shape
-{{range .Inputs}}<tr><td>{{.Name}}<td>{{.Type}}<td>{{.Shape}}
-{{end}}{{range .Outputs}}<tr><td>{{.Name}}<td>{{.Type}}<td>{{.Shape}}
+{{range .Inputs}}<tr><td>{{.Name}}<td>{{.Type}}<td>{{dims .Shape}}
+{{end}}{{range .Outputs}}<tr><td>{{.Name}}<td>{{.Type}}<td>{{dims .Shape}}
 {{end}}</table>
 <h2>Kernel calls</h2>
 <table><tr><th class="n">#<th>family<th>values<th>node<th class="n">flops<th class="n">bytes<th>live memory
-{{$peak := .Peak}}{{range $i, $s := .Steps}}<tr><td class="n">{{$i}}<td>{{$s.Family}}<td>{{$s.Values}}<td>{{$s.Node}}<td class="n">{{$s.Flops}}<td class="n">{{$s.Bytes}}<td title="{{$s.Live}} bytes"><div class="bar" style="width:{{$s.Percent $peak}}%"></div>
+{{$peak := .Peak}}{{range $i, $s := .Steps}}<tr><td class="n">{{$i}}<td>{{$s.Family}}<td>{{$s.Values}}<td>{{$s.Node}}<td class="n">{{digits $s.Flops}}<td class="n">{{digits $s.Bytes}}<td title="{{size $s.Live}}"><div class="bar" style="width:{{$s.Percent $peak}}%"></div>
 {{end}}</table>
 {{with .Accuracy}}<h2>Errors</h2>
 <p>Against float64, as the root of the mean square of the differences over that of the values. A bound is about what a layer's own

@@ -205,6 +205,20 @@ func (f *factory) loadModel(path string) (*onnxfile.Model, error) {
 	return m, err
 }
 
+// loadShaped reads an ONNX file and what the flags say of its shapes.
+func (f *factory) loadShaped(path string, sh *shapeFlags) (*onnxfile.Model, onnx.Options, error) {
+	m, err := f.loadModel(path)
+	if err != nil {
+		return nil, onnx.Options{}, err
+	}
+	o, err := sh.options(m)
+	if err != nil {
+		m.Close()
+		return nil, o, err
+	}
+	return m, o, nil
+}
+
 // feedShape is the shape of an input under the flags; open dimensions that
 // nothing binds are an error that names them.
 func feedShape(v *ir.Value, o onnx.Options) ([]int, error) {

@@ -108,15 +108,11 @@ func (o *simplifyOptions) run(ctx context.Context) error {
 	if err := o.checkOut(); err != nil {
 		return err
 	}
-	m, err := o.loadModel(o.model)
+	m, opt, err := o.loadShaped(o.model, &o.shapes)
 	if err != nil {
 		return err
 	}
 	defer m.Close()
-	opt, err := o.shapes.options(m)
-	if err != nil {
-		return err
-	}
 	res := simplifyResult{Model: o.model, Before: pass.Count(m.Graph).Nodes}
 	switch none := slices.Contains(o.rules, noRules); {
 	case none && random:

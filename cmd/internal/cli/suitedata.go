@@ -110,11 +110,7 @@ func (o *benchOptions) twinOutputs(ctx context.Context, e engine, m *onnxfile.Mo
 	if b == nil {
 		return nil, fault.New(fault.Usage, "the backend %s compiles nothing", e.name)
 	}
-	x, _, err := conformance.ExpandFor(m, set)
-	if err != nil {
-		return nil, err
-	}
-	in, err := conformance.Feed(m, set, x.Graph)
+	x, in, _, err := conformance.Ready(m, set)
 	if err != nil {
 		return nil, err
 	}

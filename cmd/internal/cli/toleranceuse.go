@@ -102,12 +102,9 @@ func (o *benchOptions) expanded(path string) (*onnxfile.Model, *onnx.Expanded, [
 	}
 	set, err := o.set(m)
 	if err == nil {
-		var x *onnx.Expanded
-		if x, _, err = conformance.ExpandFor(m, set); err == nil {
-			var in []*tensor.Tensor
-			if in, err = conformance.Feed(m, set, x.Graph); err == nil {
-				return m, x, in, set, nil
-			}
+		x, in, _, readyErr := conformance.Ready(m, set)
+		if err = readyErr; err == nil {
+			return m, x, in, set, nil
 		}
 	}
 	m.Close()

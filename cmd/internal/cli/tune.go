@@ -174,11 +174,15 @@ func (o *tuneOptions) tune(ctx context.Context, m *onnxfile.Model, book *schedul
 	if o.engine.threads > 1 {
 		opt.Rest = rest
 	}
-	bar := o.Progress("tuning "+filepath.Base(o.model), 0)
+	// The display moves with the time, which is what ends most searches.
+	start, shown := time.Now(), 0
+	bar := o.Progress("tuning "+filepath.Base(o.model), max(1, int(o.budget.Seconds())))
 	defer bar.Done()
 	opt.Round = func(st tune.Status) {
-		bar.Describe(fmt.Sprintf("round %d, %d trials, time ×%.3f", st.Round, st.Trials, st.Ratio))
-		bar.Add(1)
+		bar.Describe(fmt.Sprintf("tuning %s: round %d, %s, %.1f %% less time", filepath.Base(o.model), st.Round, plural(st.Trials, "trial"), 100*(1-st.Ratio)))
+		now := min(int(time.Since(start).Seconds()), int(o.budget.Seconds()))
+		bar.Add(now - shown)
+		shown = now
 	}
 	r, err := tune.Run(ctx, tune.Subject{Program: s.program, Build: s.build}, opt)
 	return r, target, err
@@ -204,7 +208,14 @@ func (o *tuneOptions) print(r tuneResult) error {
 		t.Row(itoa(s.Calls), us(s.Before), us(s.After), gain, text, s.Key)
 	}
 	t.Print()
-	o.Infof("%s and %s, stopped by %s; the records are in %s", plural(r.Rounds, "round"), plural(r.Trials, "trial"), stopText(r.Stopped), r.Book)
+	where := "the records are in " + r.Book
+	switch {
+	case len(r.Sites) == 0:
+		where = "no kernel of this model has a form or a size to choose"
+	case r.Trials == 0:
+		where = "nothing was recorded"
+	}
+	o.Infof("%s and %s, stopped by %s; %s", plural(r.Rounds, "round"), plural(r.Trials, "trial"), stopText(r.Stopped), where)
 	if r.Before.Shortest > 0 {
 		o.Infof("%.1f µs before, %.1f after, %.1f %% less (all steps at their shortest, taking turns; whole runs: shortest %.1f and %.1f, median %.1f and %.1f)",
 			r.Before.Steps, r.After.Steps, 100*(1-r.Ratio), r.Before.Shortest, r.After.Shortest, r.Before.Median, r.After.Median)

@@ -36,22 +36,15 @@ type tuneSubject struct {
 }
 
 func (o *tuneOptions) subject(ctx context.Context, m *onnxfile.Model) (*tuneSubject, error) {
-	in := o.inputs
-	if dir := recordedBeside(m.Path); len(in.files) == 0 && dir != "" && len(o.shapes.dims)+len(o.shapes.shapes) == 0 {
-		in.files = []string{dir}
-	}
-	set, err := in.read(o.factory, m, &o.shapes)
+	set, err := o.inputs.readBeside(o.factory, m, &o.shapes)
 	if err != nil {
 		return nil, err
 	}
-	x, _, err := conformance.ExpandFor(m, set)
+	x, in, _, err := conformance.Ready(m, set)
 	if err != nil {
 		return nil, err
 	}
-	s := &tuneSubject{graph: x.Graph, be: cpu.Backend(), pin: o.engine.pin}
-	if s.in, err = conformance.Feed(m, set, x.Graph); err != nil {
-		return nil, err
-	}
+	s := &tuneSubject{graph: x.Graph, in: in, be: cpu.Backend(), pin: o.engine.pin}
 	if s.traits, err = s.be.Target(o.engine.cpu); err != nil {
 		return nil, err
 	}

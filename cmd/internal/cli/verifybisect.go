@@ -97,11 +97,7 @@ func (o *verifyOptions) bisect(ctx context.Context, e engine, m *onnxfile.Model)
 // watch compiles a model with the values of its layers as outputs and runs it.
 func (o *verifyOptions) watch(ctx context.Context, e engine, opt engineOptions, m *onnxfile.Model, set *conformance.Set) (*watched, error) {
 	b := compiledBackends[e.name]()
-	x, _, err := conformance.ExpandFor(m, set)
-	if err != nil {
-		return nil, err
-	}
-	in, err := conformance.Feed(m, set, x.Graph)
+	x, in, _, err := conformance.Ready(m, set)
 	if err != nil {
 		return nil, err
 	}
