@@ -234,12 +234,16 @@ typedef float lanes16 __attribute__((vector_size(64)));
 typedef i32 places16 __attribute__((vector_size(64)));
 #ifdef __clang__
 #include <immintrin.h>
+#define MAXI16(A, B) ((places16)_mm512_max_epi32((__m512i)(A), (__m512i)(B)))
+#define PICK16(T, I) ((lanes16)_mm512_permutex2var_ps(_mm512_load_ps(T), (__m512i)(I), _mm512_load_ps(T + 16)))
 #define MAX16(A, B) ((lanes16)_mm512_max_ps((__m512)(A), (__m512)(B)))
 #define MIN16(A, B) ((lanes16)_mm512_min_ps((__m512)(A), (__m512)(B)))
 #define SCALE16(A, B) ((lanes16)_mm512_scalef_ps((__m512)(A), (__m512)(B)))
 #define NAN16(A) _mm512_cmp_ps_mask((__m512)(A), (__m512)(A), 3)
 #define TURN16(A, ...) __builtin_shufflevector(A, A, __VA_ARGS__)
 #else
+#define MAXI16(A, B) __builtin_ia32_pmaxsd512_mask(A, B, A, -1)
+#define PICK16(T, I) __builtin_ia32_vpermt2varps512_mask(I, *(const lanes16 *)(T), *(const lanes16 *)(T + 16), -1)
 #define MAX16(A, B) __builtin_ia32_maxps512_mask(A, B, A, -1, 4)
 #define MIN16(A, B) __builtin_ia32_minps512_mask(A, B, A, -1, 4)
 #define SCALE16(A, B) __builtin_ia32_scalefps512_mask(A, B, A, -1, 4)
@@ -260,8 +264,80 @@ FN lanes16 exp16(lanes16 x) {
   p = p * r + 1.0f;
   return SCALE16(p, n);
 }
+
+/* tanh and erf in pieces: four to a power of two from 2^-4 and 2^-6 on, each a
+   polynomial of degree 5 in the distance from its middle, the first one in x
+   itself. Five bits of x number them, and one instruction takes a coefficient of
+   all lanes from two registers. At most 1.4 and 1.2 units in the last place. */
+static const float tanh_pieces[6][32] __attribute__((aligned(64))) = {
+  {0x1.f4bfd6p-1f, 0x1.fbd50ap-1f, 0x1.fe767ap-1f, 0x1.ff6f18p-1f, 0x1.ffdfa8p-1f, 0x1.fffbap-1f, 0x1.ffff68p-1f, 0x1.ffffecp-1f,
+   0x1.fffffep-1f, 0x1p0f, 0x1p0f, 0x1p0f, 0, 0x1.5f22d2p-4f, 0x1.9e9356p-4f, 0x1.ddd092p-4f,
+   0x1.1e1ddp-3f, 0x1.5c9308p-3f, 0x1.9a5f1cp-3f, 0x1.d7665cp-3f, 0x1.18a39ap-2f, 0x1.52c2c6p-2f, 0x1.8a87e2p-2f, 0x1.bfae6ap-2f,
+   0x1.05087p-1f, 0x1.3157ep-1f, 0x1.5789p-1f, 0x1.77d838p-1f, 0x1.9e5cb6p-1f, 0x1.c278a6p-1f, 0x1.d9c6fap-1f, 0x1.e8789ep-1f},
+  {0x1.64108ap-5f, 0x1.09a7a6p-6f, 0x1.88ef68p-8f, 0x1.21a7aep-9f, 0x1.02bee2p-11f, 0x1.1832dep-14f, 0x1.2f5ffap-17f, 0x1.4875bep-20f,
+   0x1.05a62p-24f, 0x1.32b486p-30f, 0x1.677f5p-36f, 0x1.a4e8p-42f, 0x1p0f, 0x1.fc3ccp-1f, 0x1.fac13ep-1f, 0x1.f9085ap-1f,
+   0x1.f601cap-1f, 0x1.f12bp-1f, 0x1.eb715ap-1f, 0x1.e4dfbp-1f, 0x1.d98b38p-1f, 0x1.c7f724p-1f, 0x1.b3ff3p-1f, 0x1.9e23aep-1f,
+   0x1.7aeae8p-1f, 0x1.49e6cp-1f, 0x1.197fcep-1f, 0x1.d834d2p-2f, 0x1.615002p-2f, 0x1.cea746p-3f, 0x1.265e34p-3f, 0x1.6fcfa6p-4f},
+  {-0x1.5c34e6p-5f, -0x1.077dd2p-6f, -0x1.87e174p-8f, -0x1.217b44p-9f, -0x1.02adf6p-11f, -0x1.1b0276p-14f, -0x1.2504dap-17f, -0x1.ce7a6ap-20f,
+   0x1.71e28ep-23f, -0x1.7b80d8p-28f, -0x1.bcda8ap-34f, -0x1.04afe8p-39f, 0, -0x1.5cb2c4p-4f, -0x1.995b6cp-4f, -0x1.d608e6p-4f,
+   -0x1.185d9cp-3f, -0x1.52e808p-3f, -0x1.89f148p-3f, -0x1.bdf0acp-3f, -0x1.039294p-2f, -0x1.2dc33cp-2f, -0x1.500d84p-2f, -0x1.6a0632p-2f,
+   -0x1.826ad6p-2f, -0x1.897e8p-2f, -0x1.79cfbcp-2f, -0x1.5a940ap-2f, -0x1.1df144p-2f, -0x1.971558p-3f, -0x1.105ccep-3f, -0x1.5edbd2p-4f},
+  {0x1.bbce16p-6f, 0x1.5994dcp-7f, 0x1.039754p-8f, 0x1.80e94ap-10f, 0x1.587432p-12f, 0x1.7551c8p-15f, 0x1.94410ap-18f, 0x1.b5adb6p-21f,
+   0x1.594386p-25f, 0x1.94b072p-31f, 0x1.da81f2p-37f, 0x1.1784a4p-42f, -0x1.55550ap-2f, -0x1.4bc4a4p-2f, -0x1.451442p-2f, -0x1.403dfap-2f,
+   -0x1.3a7dbcp-2f, -0x1.2fdde6p-2f, -0x1.204778p-2f, -0x1.0edfcep-2f, -0x1.e9341ap-3f, -0x1.98c23cp-3f, -0x1.42d534p-3f, -0x1.d674f8p-4f,
+   -0x1.bda18ap-5f, 0x1.d73c98p-7f, 0x1.06fc32p-4f, 0x1.84581ep-4f, 0x1.c68b3ap-4f, 0x1.97d424p-4f, 0x1.33e152p-4f, 0x1.a85e4ep-5f},
+  {-0x1.976e6ap-7f, -0x1.508616p-8f, -0x1.fcebf2p-10f, -0x1.78f7dp-11f, -0x1.640b08p-13f, -0x1.551ed4p-16f, -0x1.23d62ap-18f, 0x1.a626cap-20f,
+   -0x1.12f344p-22f, 0x1.11328ap-28f, 0x1.403deap-34f, 0x1.774a54p-40f, 0, 0x1.40c72p-1f, -0x1.e83b02p1f, -0x1.41dd24p2f,
+   -0x1.f37f38p-3f, 0x1.ed80cep-1f, 0x1.b9fbfp-3f, -0x1.ab0bdep-1f, 0x1.4bf5fap-3f, 0x1.ecdadcp-3f, 0x1.07aa14p-2f, 0x1.4095e2p-4f,
+   0x1.53af96p-3f, 0x1.eeb05p-4f, 0x1.828772p-4f, 0x1.e52dacp-6f, 0x1.02936cp-8f, -0x1.4c6db4p-6f, -0x1.ab5694p-6f, -0x1.62669ap-6f},
+  {0x1.04a3f4p-8f, 0x1.f5f2e4p-10f, 0x1.93ace4p-11f, 0x1.328b2p-12f, 0x1.1e07e4p-14f, 0x1.35ca88p-17f, 0x1.4f3be6p-20f, 0x1.6b168ep-23f,
+   0x1.419cc2p-27f, 0x1.791c7ap-33f, 0x1.b9b53p-39f, 0x1.feb1ccp-45f, 0x1.100ecap-3f, 0x1.aebc64p2f, -0x1.2e9198p5f, -0x1.5857a4p5f,
+   -0x1.1c692cp1f, 0x1.400708p2f, 0x1.186c5cp-1f, -0x1.f3a696p1f, 0x1.9b477ap-4f, 0x1.e7d49p-3f, 0x1.989708p-3f, -0x1.779158p-3f,
+   -0x1.9c733ep-6f, -0x1.ecc364p-5f, -0x1.a04208p-5f, -0x1.f991aap-5f, -0x1.055aa2p-5f, -0x1.303ca8p-7f, 0x1.492dc2p-10f, 0x1.28fbcep-8f}};
+static const float erf_pieces[6][32] __attribute__((aligned(64))) = {
+  {0x1.ff4048p-1f, 0x1.fff2dp-1f, 0x1.ffff7p-1f, 0x1.fffffcp-1f, 0, 0x1.8d20dcp-6f, 0x1.d54e0cp-6f, 0x1.0ebbcap-5f,
+   0x1.44d6ep-5f, 0x1.8cf1f6p-5f, 0x1.d500a8p-5f, 0x1.0e805cp-4f, 0x1.44703ep-4f, 0x1.8c36bep-4f, 0x1.d3cbf8p-4f, 0x1.0d939p-3f,
+   0x1.42d7fcp-3f, 0x1.89501p-3f, 0x1.cf076ep-3f, 0x1.09eed6p-2f, 0x1.3c9aa8p-2f, 0x1.7e1594p-2f, 0x1.bccfecp-2f, 0x1.f86faap-2f,
+   0x1.25b8a8p-1f, 0x1.569244p-1f, 0x1.7fb9cp-1f, 0x1.a1551ap-1f, 0x1.c6dad2p-1f, 0x1.e5768cp-1f, 0x1.f4f694p-1f, 0x1.fbe61ep-1f},
+  {0x1.d413f4p-8f, 0x1.33631p-11f, 0x1.e9b5e6p-16f, 0x1.d9371ap-21f, 0x1.06eba8p-3f, 0x1.20bb54p0f, 0x1.20adccp0f, 0x1.209e04p0f,
+   0x1.20821cp0f, 0x1.20550cp0f, 0x1.201f02p0f, 0x1.1fe002p0f, 0x1.1f70c4p0f, 0x1.1ebd54p0f, 0x1.1de698p0f, 0x1.1cecdcp0f,
+   0x1.1b3572p0f, 0x1.1874dep0f, 0x1.153068p0f, 0x1.116cd8p0f, 0x1.0ae55p0f, 0x1.00abdp0f, 0x1.e9d5a8p-1f, 0x1.cfc41ep-1f,
+   0x1.a5074ep-1f, 0x1.681ff2p-1f, 0x1.2a8ddp-1f, 0x1.dfca26p-2f, 0x1.45e99cp-2f, 0x1.5ce596p-3f, 0x1.499d48p-4f, 0x1.12ceb2p-5f},
+  {-0x1.073d8ap-6f, -0x1.a617fep-10f, -0x1.9174d2p-14f, -0x1.58cfp-19f, 0, -0x1.7e711p-6f, -0x1.c0ff6p-6f, -0x1.24b782p-5f,
+   -0x1.3fa62ap-5f, -0x1.8e1cdcp-5f, -0x1.d8ea9ep-5f, -0x1.0fa15ap-4f, -0x1.4250cep-4f, -0x1.88d568p-4f, -0x1.d0c85p-4f, -0x1.0b1234p-3f,
+   -0x1.3e8494p-3f, -0x1.8122a6p-3f, -0x1.c2e4cap-3f, -0x1.000a74p-2f, -0x1.2c2b16p-2f, -0x1.60e298p-2f, -0x1.8df90ep-2f, -0x1.b2b576p-2f,
+   -0x1.d99f7ap-2f, -0x1.ef2eaap-2f, -0x1.e52b7p-2f, -0x1.c1cc1cp-2f, -0x1.6ea55p-2f, -0x1.dfbb7ep-3f, -0x1.0bd2e8p-3f, -0x1.019376p-4f},
+  {0x1.63fa34p-6f, 0x1.697d9cp-9f, 0x1.99cf86p-13f, 0x1.0a57ccp-17f, -0x1.8121fap-2f, -0x1.56437ep-2f, -0x1.4ef072p-2f, -0x1.de909p-2f,
+   -0x1.6e3cf2p-2f, -0x1.83d5acp-2f, -0x1.89c726p-2f, -0x1.84a2fp-2f, -0x1.77b9d8p-2f, -0x1.7485ecp-2f, -0x1.75cf7ep-2f, -0x1.714536p-2f,
+   -0x1.6a5aaap-2f, -0x1.5e71c2p-2f, -0x1.543142p-2f, -0x1.434cccp-2f, -0x1.2b42dep-2f, -0x1.053fb6p-2f, -0x1.b574dep-3f, -0x1.5a5a4p-3f,
+   -0x1.9c1044p-4f, -0x1.a484fep-7f, 0x1.fde7e8p-5f, 0x1.e4ccbp-4f, 0x1.4cb49ap-3f, 0x1.437556p-3f, 0x1.d6635ep-4f, 0x1.143e42p-4f},
+  {-0x1.3c618ep-6f, -0x1.bcc49ap-9f, -0x1.2fdcc4p-12f, -0x1.c29422p-16f, 0, -0x1.d16a88p7f, -0x1.413ec6p8f, 0x1.61be7ep9f,
+   -0x1.3a794p5f, 0x1.a81e4ap3f, 0x1.2de1a6p5f, 0x1.bf448p4f, -0x1.0b2d0cp2f, -0x1.6b5f28p2f, 0x1.a91384p-1f, -0x1.3872bcp-2f,
+   -0x1.b5edeep-4f, -0x1.c83a8p-1f, 0x1.074c48p0f, -0x1.0f12f4p0f, 0x1.960d68p-5f, 0x1.efff74p-4f, 0x1.3dd3bcp-3f, 0x1.bffc4cp-4f,
+   0x1.63eb8ep-3f, 0x1.5855ccp-3f, 0x1.19768p-3f, 0x1.6ed0cep-4f, 0x1.c849a8p-6f, -0x1.ee6d7cp-6f, -0x1.9257b6p-5f, -0x1.60d03p-5f},
+  {0x1.5a99aep-7f, 0x1.730114p-9f, 0x1.5af1a8p-12f, 0x1.4e44acp-16f, 0x1.ea566ap-5f, -0x1.526544p13f, -0x1.8b394cp13f, 0x1.791ae4p14f,
+   -0x1.176aap10f, 0x1.339f5p8f, 0x1.72af7cp9f, 0x1.db8c52p8f, -0x1.dd020ep5f, -0x1.08c2cp6f, 0x1.eb32d4p2f, -0x1.82b586p1f,
+   -0x1.2fe7c2p0f, -0x1.60d97ap2f, 0x1.204ae2p2f, -0x1.311c46p2f, -0x1.d4d4c4p-3f, -0x1.7b4eap-5f, -0x1.86c994p-9f, -0x1.d7bf26p-4f,
+   -0x1.7755a2p-6f, -0x1.3d1c86p-5f, -0x1.d9e29cp-5f, -0x1.1ff1p-4f, -0x1.f5ecbp-5f, -0x1.f6c802p-6f, -0x1.267034p-9f, 0x1.72c83p-7f}};
+FN lanes16 pieces16(lanes16 x, const float t[6][32], i32 least, float most, int whole) {
+  lanes16 c = MIN16(all16(most), (lanes16)((places16)x & 0x7fffffff));
+  places16 b = (places16)c, i = MAXI16(b, least - (places16){0}) >> 21;
+  places16 first = b < least + 0x200000;
+  lanes16 u = c - (lanes16)(((b & ~0x1fffff) | 0x100000) & ~first);
+  lanes16 p = PICK16(t[5], i);
+  p = p * u + PICK16(t[4], i);
+  p = p * u + PICK16(t[3], i);
+  p = p * u + PICK16(t[2], i);
+  p = p * u + PICK16(t[1], i);
+  lanes16 at = PICK16(t[0], i);
+  if (!whole) at = (lanes16)((places16)at | ((places16)u & first)); /* the first piece is x and a polynomial */
+  p = p * u + at;
+  return (lanes16)((places16)p | ((places16)x & (i32)0x80000000));
+}
+FN lanes16 tanh16(lanes16 x) { return pieces16(x, tanh_pieces, 0x3d800000, 9.1f, 1); }
+FN lanes16 erf16(lanes16 x) { return pieces16(x, erf_pieces, 0x3c800000, 0x1.fffffep1f, 0); }
 #define REGISTER(F) FN void F##_f32_v16(float *x) { lanes16 r; __builtin_memcpy(&r, x, 64); r = F##16(r); __builtin_memcpy(x, &r, 64); }
-REGISTER(exp)
+REGISTER(exp) REGISTER(tanh) REGISTER(erf)
 /* The extreme of a register's lanes, NaN if one of them is. */
 #define EXTREME(F, OP) \
   FN float F##_of_v16(const float *x) { \
