@@ -109,11 +109,15 @@ func (l *lowerer) wantsBlocks(g *group, v *ir.Value) bool {
 			blocked = blocked || p.layout.L > 1 && x.Static()[1] == v.Static()[1]
 			return
 		}
-		if x.Def == nil || x.Rank() != 4 {
+		if x.Def == nil || x.Rank() < 4 {
 			return
 		}
 		switch x.Def.Op {
-		case "reshape", "transpose", "concat":
+		case "reshape":
+			if !hasAxis(x.Def.Inputs[0].Static(), v.Static()) || !hasAxis(x.Static(), v.Static()) {
+				return // channels may be elsewhere; where pixels are repeated they stay
+			}
+		case "transpose", "concat":
 			return // channels may be elsewhere
 		case "slice":
 			if x.Static()[1] != x.Def.Inputs[0].Static()[1] {
@@ -126,4 +130,16 @@ func (l *lowerer) wantsBlocks(g *group, v *ir.Value) bool {
 	}
 	visit(v)
 	return blocked
+}
+
+// hasAxis reports whether a shape has an axis of channels where an image has it.
+func hasAxis(shape, image []int) bool {
+	n := 1
+	for _, d := range shape {
+		if n == image[0] && d == image[1] {
+			return true
+		}
+		n *= d
+	}
+	return false
 }
