@@ -68,12 +68,22 @@ func quantized(seed uint64, ic, oc, h, w int) *ir.Graph {
 // them is rounded to whole numbers.
 func TestByteProducts(t *testing.T) {
 	needs(t, "avx512-vnni")
-	traits, err := Target("native")
+	byteProducts(t, "native", "u8s8 tile", 4, [][4]int{{16, 16, 9, 7}, {20, 40, 5, 6}, {8, 24, 3, 3}, {48, 33, 4, 4}})
+}
+
+// TestUnitByteProducts holds the same for a matrix unit, emulated.
+func TestUnitByteProducts(t *testing.T) {
+	needs(t, "avx512-vnni")
+	byteProducts(t, "native+amx-int8+amx-emulated", " matrix ", 1, [][4]int{{64, 64, 14, 14}, {80, 48, 9, 11}})
+}
+
+func byteProducts(t *testing.T, name, tiles string, least int, cases [][4]int) {
+	traits, err := Target(name)
 	if err != nil {
 		t.Fatal(err)
 	}
 	cache := t.TempDir()
-	for i, c := range [][4]int{{16, 16, 9, 7}, {20, 40, 5, 6}, {8, 24, 3, 3}, {48, 33, 4, 4}} {
+	for i, c := range cases {
 		g := quantized(uint64(i), c[0], c[1], c[2], c[3])
 		p, err := compiler.Program(g, traits, compiler.Options{})
 		if err != nil {
@@ -81,10 +91,10 @@ func TestByteProducts(t *testing.T) {
 		}
 		n := 0
 		for _, k := range p.Kernels {
-			n += strings.Count(k.String(), "u8s8 tile")
+			n += strings.Count(k.String(), tiles)
 		}
-		if n < 4 {
-			t.Errorf("%v: %d tiles of bytes, want one for each convolution, the sums and the product", c, n)
+		if n < least {
+			t.Errorf("%v: %d tiles of bytes, want %d: one for each contraction and sum of pixels that has the form", c, n, least)
 		}
 		x := tensor.New(tensor.F32, g.Inputs[0].Static()...)
 		r := rand.New(rand.NewPCG(7, uint64(i)))
@@ -96,7 +106,7 @@ func TestByteProducts(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, threads := range []int{1, 2} {
-			got, err := backendtest.Run(context.Background(), Backend(), backendtest.Options{CacheDir: cache, Threads: threads}, g, []*tensor.Tensor{x})
+			got, err := backendtest.Run(context.Background(), Backend(), backendtest.Options{CPU: name, CacheDir: cache, Threads: threads}, g, []*tensor.Tensor{x})
 			if err != nil {
 				t.Fatal(err)
 			}
