@@ -54,6 +54,8 @@ func (c *tiledConv) decide(l *lowerer, n *ir.Node) bool {
 		}
 		switch {
 		case heuristic != "" && c.oc*4 <= lanes*3 && !(blocked && c.blocksPay(lanes)):
+		case heuristic == "" && c.oc*4 <= lanes && c.ic*c.Kernel[1] >= 2*lanes && c.Kernel[1] >= lanes:
+			// Long rows of few outputs: the general nest has them in its lanes.
 		default:
 			heuristic = form
 			relative := 1.0
