@@ -284,23 +284,25 @@ func (r *rebuild) outAttr(n *ir.Node) []any {
 	return nil
 }
 
-// planar puts a spatial axis of size 1 in front of the only one.
+// planar puts a spatial axis of size 1 beside the only one, where its operand
+// has dropped one.
 func (r *rebuild) planar(n *ir.Node, in []*ir.Value) *ir.Value {
+	_, axis := dropped(in[0])
 	var repl []any
 	for _, a := range []string{"strides", "dilations", "xdil", "kernel"} {
 		if v := n.Ints(a); v != nil {
-			repl = append(repl, a, append([]int{1}, v...))
+			repl = append(repl, a, slices.Insert(slices.Clone(v), axis-2, 1))
 		}
 	}
 	for _, a := range []string{"lo", "hi"} {
-		repl = append(repl, a, append([]int{0}, n.Ints(a)...))
+		repl = append(repl, a, slices.Insert(slices.Clone(n.Ints(a)), axis-2, 0))
 	}
 	for i, v := range in {
-		in[i] = r.lift(v)
+		in[i] = r.lift(v, axis)
 	}
 	y := r.b.Node(n.Op, in, flatAttrs(n, append(repl, r.outAttr(n)...)...)...)
 	s := core.Shape(y)
-	return r.b.Reshape(y, s[0], s[1], s[3])
+	return r.b.Reshape(y, s[0], s[1], s[5-axis])
 }
 
 // scaledConv rewrites conv(x,w)·s with a constant s per output channel as

@@ -72,7 +72,13 @@ func (r *rebuild) sunk(n *ir.Node, in []*ir.Value) *ir.Value {
 			}
 		}
 	}
-	return r.transpose(r.b.Node(n.Op, raised, attrs...), perm)
+	y := r.b.Node(n.Op, raised, attrs...)
+	if y.Def != nil {
+		if f := r.flattened(y.Def, y.Def.Inputs); f != nil {
+			y = f
+		}
+	}
+	return r.transpose(y, perm)
 }
 
 func sizesAt(v, at []int) []int {
