@@ -85,7 +85,7 @@ func columns() []column {
 func runs(name string) bool {
 	t, err := cpu.Target(name)
 	have := cpuid.Here()
-	return err == nil && t.Arch == runtime.GOARCH && !slices.ContainsFunc(t.Features, func(f string) bool { return !slices.Contains(have, f) })
+	return err == nil && t.Arch == runtime.GOARCH && !slices.ContainsFunc(t.Needs(), func(f string) bool { return !slices.Contains(have, f) })
 }
 
 // TestRandomGraphs compares the evaluator with every backend.

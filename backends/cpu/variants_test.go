@@ -14,6 +14,7 @@ import (
 	"github.com/lathe-ml/lathe/backends/cpu"
 	"github.com/lathe-ml/lathe/backends/cpuid"
 	"github.com/lathe-ml/lathe/compiler/backend"
+	"github.com/lathe-ml/lathe/compiler/fault"
 	"github.com/lathe-ml/lathe/compiler/precision"
 	"github.com/lathe-ml/lathe/compiler/program"
 )
@@ -39,18 +40,28 @@ var variants = []variant{
 	{"native", precision.BF16, false},
 	{"x86-64-v3", precision.F32, true},
 	{"x86-64-v3", precision.Fast, true},
+	{emulatedUnit, precision.F32, true},
+	{emulatedUnit, precision.Fast, true},
+	{emulatedUnit, precision.BF16, false},
 }
+
+// emulatedUnit is this machine with a matrix unit, whose instructions are emulated
+// whether it has one or not.
+const emulatedUnit = "native+amx-tile+amx-bf16+amx-int8+" + backend.Emulated
 
 // lacking is what this machine has not that code for a CPU needs, or why the CPU
 // has not what the precision needs.
 func (v variant) lacking(t *testing.T) string {
 	t.Helper()
 	traits, err := cpu.Target(v.cpu)
+	if fault.Is(err, fault.Usage) && v.cpu == emulatedUnit {
+		return err.Error() // matrix units belong to CPUs with AVX-512
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	if have := cpuid.Here(); v.cpu != "native" {
-		for _, f := range traits.Features {
+		for _, f := range traits.Needs() {
 			if !slices.Contains(have, f) {
 				return "this CPU lacks " + f
 			}
