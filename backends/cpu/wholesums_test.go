@@ -66,6 +66,18 @@ func TestWholeSums(t *testing.T) {
 			y := b.Conv(x, b.Const(extremes(r, tensor.I8, 40, 128, 3, 3)), square(1))
 			b.Output(scaled(b, y, b.Cast(b.Const(extremes(r, tensor.I16, 1, 40, 1, 1)), tensor.I32)))
 		},
+		"depthwise": func(b *core.Builder) {
+			x := less(b, b.Input("x", tensor.U8, 2, 40, 7, 9), 113)
+			spec := square(1)
+			spec.Groups = 40
+			b.Output(scaled(b, b.Conv(x, b.Const(extremes(r, tensor.I8, 40, 1, 3, 3)), spec), b.Scalar(tensor.I32, 99)))
+		},
+		"depthwise with stride": func(b *core.Builder) {
+			x := less(b, b.Input("x", tensor.I8, 1, 32, 13, 11), -5)
+			spec := square(2)
+			spec.Groups, spec.Strides = 32, []int{2, 2}
+			b.Output(b.Conv(x, b.Const(extremes(r, tensor.I8, 32, 1, 5, 5)), spec))
+		},
 		"small convolution": func(b *core.Builder) {
 			x := less(b, b.Input("x", tensor.I8, 1, 16, 9, 9), -11)
 			b.Output(b.Conv(x, b.Const(extremes(r, tensor.I8, 16, 16, 3, 3)), square(1)))
@@ -80,9 +92,12 @@ func TestWholeSums(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, cpu := range []string{"native", "x86-64-v4", "x86-64-v3"} {
+		for _, cpu := range []string{"native", "cascadelake", "x86-64-v4", "x86-64-v3"} {
 			t.Run(fmt.Sprint(name, " ", cpu), func(t *testing.T) {
-				if cpu == "x86-64-v4" {
+				switch cpu {
+				case "cascadelake":
+					needs(t, "avx512-vnni")
+				case "x86-64-v4":
 					needs(t, "avx512f")
 				}
 				got, err := backendtest.Run(context.Background(), Backend(), backendtest.Options{CPU: cpu, CacheDir: cache, Threads: 1}, b.G, []*tensor.Tensor{x})

@@ -31,6 +31,7 @@ type printer struct {
 	needs  map[string]bool
 	regs   map[*loop.Reg]string // what stands for a register
 	kernel *loop.Kernel
+	vector bool            // within a vector loop of one statement
 	vars   []*loop.Var     // of the loops around
 	teams  strings.Builder // functions of loops that threads share within the kernel
 	rows   int             // of the matrix unit's tiles in the function, 0 if it has none

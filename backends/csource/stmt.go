@@ -99,9 +99,7 @@ func (p *printer) stmt(s loop.Stmt, tiles *tilePrinter) {
 	case *loop.For:
 		p.loop(s, tiles)
 	case *loop.Store:
-		undo := p.name(s.Index, s.Val)
-		p.line("%s[%s] = %s;", s.Buf.Name, p.expr(s.Index), p.expr(s.Val))
-		undo()
+		p.store(s)
 	case *loop.Set:
 		p.set(s)
 	case *loop.Accum:
@@ -132,6 +130,22 @@ func ordered(s *loop.Accum) []*loop.Expr {
 		return []*loop.Expr{s.Val, loop.R(s.Reg)}
 	}
 	return []*loop.Expr{loop.R(s.Reg), s.Val}
+}
+
+func (p *printer) store(s *loop.Store) {
+	if e := s.Val; p.vector && e.Kind == loop.Select && e.Args[1].Kind != loop.Const && inside(e.Args[1]) && inside(e.Args[2]) {
+		// Both sides may be computed: no masked loads, whose addresses GCC 12 gets
+		// wrong where it shares them with later iterations (-fivopts).
+		undo := p.name(s.Index, e.Args[0], e.Args[1], e.Args[2])
+		t := cType[e.Type]
+		p.line("const %s yes_ = %s, no_ = %s;", t, p.expr(e.Args[1]), p.expr(e.Args[2]))
+		p.line("%s[%s] = %s ? yes_ : no_;", s.Buf.Name, p.expr(s.Index), p.expr(e.Args[0]))
+		undo()
+		return
+	}
+	undo := p.name(s.Index, s.Val)
+	p.line("%s[%s] = %s;", s.Buf.Name, p.expr(s.Index), p.expr(s.Val))
+	undo()
 }
 
 func (p *printer) set(s *loop.Set) {
@@ -180,6 +194,8 @@ func (p *printer) loop(f *loop.For, tiles *tilePrinter) {
 	}
 	if f.Kind == loop.Vector {
 		p.line("#pragma omp simd%s", reductions(f.Body))
+		p.vector = len(f.Body) == 1
+		defer func() { p.vector = false }()
 	}
 	p.line("for (i64 %s = %s; %s < %s; %s++) {", f.Var.Name, lo, f.Var.Name, hi, f.Var.Name)
 	p.block(f.Body, tiles)

@@ -25,7 +25,7 @@ func tileKey(t *loop.Tile) string {
 	if t.Add != nil {
 		add = t.Add.Type
 	}
-	return fmt.Sprint(t.Kind, t.W.Type, t.S.Type, add, t.OB, t.P, t.L, t.XP, t.WO, t.SO, t.SP, t.Red, t.More, t.Lanes, t.Act, t.Lo, t.Hi, t.B != nil, t.Add != nil, t.AO, t.AP, t.Prefetch, t.Terms, t.Tail, t.Matrix, t.Rows)
+	return fmt.Sprint(t.Kind, t.W.Type, t.S.Type, add, t.OB, t.P, t.L, t.XP, t.WO, t.SO, t.SP, t.Red, t.More, t.Lanes, t.Across, t.Act, t.Lo, t.Hi, t.B != nil, t.Add != nil, t.AO, t.AP, t.Prefetch, t.Terms, t.Tail, t.Matrix, t.Rows)
 }
 
 func (t *tilePrinter) define(s *loop.Tile) {
@@ -141,7 +141,7 @@ func plainPart(b *strings.Builder, t *loop.Tile, part loop.Part, lanes func(in, 
 	lane := ""
 	if t.Lanes {
 		lane = fmt.Sprintf(" + l * %d", t.Kind.Group())
-		if t.Kind.Group() == 1 {
+		if t.Kind.Group() == 1 || t.Across {
 			lane = " + l"
 		}
 	}
@@ -152,6 +152,9 @@ func plainPart(b *strings.Builder, t *loop.Tile, part loop.Part, lanes func(in, 
 			at, of := "l", ""
 			if g > 1 {
 				at, of = fmt.Sprintf("l * %d + %d", g, i), fmt.Sprintf(" + %d", i)
+				if t.Across {
+					of = fmt.Sprintf(" + %d", i*t.L)
+				}
 			}
 			wi := convert(t.W.Type, sums(t), fmt.Sprintf("w[o * %d + %s%s%s]", t.WO, at, ws, offset(d[1])))
 			xi := convert(t.X.Type, sums(t), fmt.Sprintf("x[XP[p]%s%s%s%s]", of, lane, xs, offset(d[0])))

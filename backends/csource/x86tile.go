@@ -98,6 +98,9 @@ func x86Tile(t *loop.Tile, traits backend.Traits) string {
 	if !ok || t.L != x.lanes || len(t.Terms) > 0 || !x86Narrow(t, traits) {
 		return ""
 	}
+	if t.Across {
+		return x86Across(t, x, traits)
+	}
 	accs := t.OB * t.P
 	weights := t.OB
 	if t.P == 1 && !t.Lanes {

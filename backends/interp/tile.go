@@ -25,7 +25,10 @@ func (x *exec) tile(t *loop.Tile) {
 		for p := range t.P {
 			for l := range t.Stored(o) {
 				xi := xa + int64(t.XP[p])
-				if t.Lanes {
+				switch {
+				case t.Across:
+					xi += int64(l)
+				case t.Lanes:
 					xi += int64(l) * g
 				}
 				wi := wa + int64(o*t.WO) + int64(l)*g
@@ -82,9 +85,13 @@ func (x *exec) sum(t *loop.Tile, red []loop.Red, acc float32, w, xi int64) float
 // whole is sum for products of integers.
 func (x *exec) whole(t *loop.Tile, red []loop.Red, acc int32, w, xi int64) int32 {
 	if len(red) == 0 {
+		apart := int64(1)
+		if t.Across {
+			apart = int64(t.L)
+		}
 		for _, d := range t.Products() {
 			for g := range int64(t.Kind.Group()) {
-				acc += int32(x.load(t.W, w+int64(d[1])+g).I) * int32(x.load(t.X, xi+int64(d[0])+g).I)
+				acc += int32(x.load(t.W, w+int64(d[1])+g).I) * int32(x.load(t.X, xi+int64(d[0])+g*apart).I)
 			}
 		}
 		return acc

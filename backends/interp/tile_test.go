@@ -20,21 +20,22 @@ func runKernel(k *loop.Kernel, in ...[]float32) ([]float32, error) {
 	var args []*program.Buf
 	var ts []*tensor.Tensor
 	for i, v := range in {
-		b := &program.Buf{Name: k.Params[i].Name, Where: program.Input, Type: tensor.F32, Len: len(v), Index: i}
+		b := &program.Buf{Name: k.Params[i].Name, Where: program.Input, Type: k.Params[i].Type, Len: len(v), Index: i}
 		args = append(args, b)
 		p.Inputs = append(p.Inputs, program.Port{Name: b.Name, Type: b.Type, Shape: []int{len(v)}, Buf: b})
-		ts = append(ts, tensor.Of(v, len(v)))
+		ts = append(ts, tensor.Convert(tensor.Of(v, len(v)), b.Type))
 	}
 	q := k.Params[len(in)]
-	b := &program.Buf{Name: q.Name, Where: program.Output, Type: tensor.F32, Len: q.Len}
-	p.Outputs = []program.Port{{Name: q.Name, Type: tensor.F32, Shape: []int{q.Len}, Buf: b}}
+	b := &program.Buf{Name: q.Name, Where: program.Output, Type: q.Type, Len: q.Len}
+	p.Outputs = []program.Port{{Name: q.Name, Type: q.Type, Shape: []int{q.Len}, Buf: b}}
 	p.Steps = []program.Step{{Kernel: k, Args: append(args, b)}}
 	s, err := New(p, Options{})
 	if err != nil {
 		return nil, err
 	}
-	out := tensor.New(tensor.F32, q.Len)
-	return tensor.As[float32](out), s.Run(ts, []*tensor.Tensor{out})
+	out := tensor.New(q.Type, q.Len)
+	err = s.Run(ts, []*tensor.Tensor{out})
+	return tensor.As[float32](tensor.Convert(out, tensor.F32)), err
 }
 
 // TestTile: two vectors of two lanes for two points, two reduction loops, a
@@ -185,5 +186,31 @@ func TestTileParts(t *testing.T) {
 	}
 	if n := tile.Steps(); n != 3 {
 		t.Errorf("%d steps, want 3", n)
+	}
+}
+
+// TestTileAcross: a depthwise tile of bytes. A group is four pixels of two
+// channels: s[p][l] = b[l] + Σ_g W[4l + g]·X[2p + 2g + l]
+//
+//	p0: l0 = 7 + 1·1 + 2·3 − 3·5 + 4·7 = 27, l1 = 9 − 1·2 + 5·4 + 6·6 + 7·8 = 119
+//	p1: l0 = 7 + 1·3 + 2·5 − 3·7 + 4·9 = 35, l1 = 9 − 1·4 + 5·6 + 6·8 + 7·10 = 153
+func TestTileAcross(t *testing.T) {
+	typed := func(name string, d tensor.DType, n int, out bool) *loop.Buffer {
+		b := buffer(name, n, out)
+		b.Type = d
+		return b
+	}
+	x, w, bias, s := typed("x", tensor.U8, 10, false), typed("w", tensor.I8, 8, false), typed("b", tensor.I32, 2, false), typed("s", tensor.I32, 4, true)
+	tile := &loop.Tile{Kind: loop.TileU8S8, OB: 1, P: 2, L: 2, X: x, W: w, B: bias, S: s, XAt: loop.Int(0), WAt: loop.Int(0), BAt: loop.Int(0), SAt: loop.Int(0),
+		XP: []int{0, 2}, SP: []int{0, 2}, Lanes: true, Across: true}
+	k := &loop.Kernel{Family: "tile", Params: []*loop.Buffer{x, w, bias, s}, Body: []loop.Stmt{tile}}
+	got, err := runKernel(k, []float32{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}, []float32{1, 2, -3, 4, -1, 5, 6, 7}, []float32{7, 9})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []float32{27, 119, 35, 153} {
+		if got[i] != want {
+			t.Errorf("element %d is %v, want %v", i, got[i], want)
+		}
 	}
 }

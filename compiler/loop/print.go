@@ -90,6 +90,9 @@ func printTile(b *strings.Builder, t *Tile, in string) {
 	if t.Lanes {
 		b.WriteString(" lanes")
 	}
+	if t.Across {
+		b.WriteString(" across")
+	}
 	if t.Add != nil {
 		fmt.Fprintf(b, " add %s%v(+%d)", at(t.Add, t.AddAt), t.AP, t.AO)
 	}

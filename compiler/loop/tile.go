@@ -88,12 +88,16 @@ type Tile struct {
 	Red        []Red  // outermost first
 	More       []Part // sums that do not fit one nest, such as a last block with fewer steps
 	Lanes      bool
-	Act        string
-	Lo, Hi     float32
-	Add        *Buffer // not nil: after the bias, before Act, add Add[AddAt + o·AO + AP[p] + l]
-	AddAt      *Expr
-	AO         int
-	AP         []int
+	// Across goes with Lanes: the elements of a group lie L apart in X, and lane l
+	// begins l further on. X is then pixels of L channels, and a group is
+	// neighbouring pixels.
+	Across bool
+	Act    string
+	Lo, Hi float32
+	Add    *Buffer // not nil: after the bias, before Act, add Add[AddAt + o·AO + AP[p] + l]
+	AddAt  *Expr
+	AO     int
+	AP     []int
 	// Prefetch is how many bytes ahead of W to prefetch; 0 for none.
 	Prefetch int
 	// Tail is how many lanes of the last vector exist: the others are not added to,
@@ -163,6 +167,8 @@ func (t *Tile) Check() error {
 		return fmt.Errorf("a tile whose last vector of %d lanes has %d", t.L, t.Tail)
 	case t.S.Type == tensor.I32 && (t.Kind != TileU8S8 || t.Add != nil || t.Act != ""):
 		return fmt.Errorf("a tile of whole sums with more than those")
+	case t.Across && (!t.Lanes || t.Kind != TileU8S8):
+		return fmt.Errorf("a tile across pixels that is no depthwise one of bytes")
 	case t.Lanes && (t.OB != 1 || len(t.Terms) > 0):
 		return fmt.Errorf("a depthwise tile of %d vectors and %d terms", t.OB, len(t.Terms))
 	}

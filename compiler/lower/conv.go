@@ -78,7 +78,11 @@ func (l *lowerer) newTiled(n *ir.Node) *tiledConv {
 			c.hi[a] = max(0, (geo.Out[a]-1+s.more[a])*geo.Strides[a]+last+1-geo.Lo[a]-xs[2+a])
 			continue
 		}
-		c.hi[a] = max(0, (geo.Out[a]-1)*geo.Strides[a]+(geo.Kernel[a]-1)*geo.Dilations[a]+1-geo.Lo[a]-xs[2+a])
+		taps := geo.Kernel[a]
+		if a == 1 && c.acrossPixels() { // whole groups of pixels are read
+			taps = c.pixelGroups() * c.kind.Group()
+		}
+		c.hi[a] = max(0, (geo.Out[a]-1)*geo.Strides[a]+(taps-1)*geo.Dilations[a]+1-geo.Lo[a]-xs[2+a])
 	}
 	return c
 }
@@ -199,6 +203,11 @@ func (l *lowerer) conv(c *tiledConv, g *group, dst *place) error {
 	if c.groups != nil {
 		t.shape = l.tile(c.site, c.groups.widest(), t.rows, t.cols, steps, false)
 		t.emitGroups(l)
+		return nil
+	}
+	if c.acrossPixels() {
+		t.shape = c.acrossShape(l)
+		t.emit(l)
 		return nil
 	}
 	t.shape = l.tile(c.site, c.groupOr(1), t.rows, t.cols, steps, c.depthwise, func(s tileShape) float64 { return c.reread(s, 4*t.lanes) })
@@ -356,6 +365,12 @@ func (t *convTile) tileAt(ob, tr, tw int, image, block, oh, ow *loop.Expr) []loo
 	var plane *loop.Expr
 	perBlock := kh * kw // weight vectors per output block
 	switch {
+	case t.acrossPixels():
+		plane = loop.Add(loop.Mul(image, xl.blocks()), block)
+		cols = loop.Red{N: t.pixelGroups(), XStep: grp * xl.L, WStep: lanes * grp}
+		rows.WStep = cols.N * cols.WStep
+		tile.Red, tile.Across = []loop.Red{rows, cols}, true
+		perBlock = kh * cols.N * grp
 	case t.depthwise:
 		plane = loop.Add(loop.Mul(image, xl.blocks()), block)
 		cols.WStep, rows.WStep = lanes, kw*lanes

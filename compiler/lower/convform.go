@@ -115,6 +115,13 @@ func (c *tiledConv) decide(l *lowerer, n *ir.Node) bool {
 			}
 		}
 	}
+	across := ok && bytes.center == 0 && slices.Contains(possible, formDepthwise) && c.Dilations[1] == 1 && c.Kernel[0]*c.Kernel[1] <= maxAcross
+	if across {
+		possible = append(possible, formInt8)
+		if heuristic == formDepthwise {
+			heuristic = formInt8
+		}
+	}
 	if n.Outputs[0].DType() == tensor.I32 {
 		if !slices.Contains(possible, formInt8) {
 			return false
@@ -139,11 +146,17 @@ func (c *tiledConv) decide(l *lowerer, n *ir.Node) bool {
 		c.rowwise = true
 	case formDepthwise:
 		c.depthwise = true
+	case formInt8:
+		if c.operands = bytes; across {
+			c.depthwise = true
+			return true
+		}
+		c.groupWidth, c.icb = c.ocb/g, blocks(c.ic/g)
 	case formPlanar:
 		c.planar, c.groupWidth = true, c.ocb
 	default:
 		switch form {
-		case formInt8, formAMXInt8:
+		case formAMXInt8:
 			c.operands = bytes
 		case formBF16, formAMX:
 			c.operands = halves

@@ -10,6 +10,9 @@ import (
 func (t *convTile) packed(l *lowerer) (b *buf) {
 	kk := t.Kernel[0] * t.Kernel[1]
 	lanes, ob, w := t.lanes, t.shape.OB, t.w
+	if t.acrossPixels() {
+		return constBuf(l, t.wName, tensor.I8, t.ocb*t.Kernel[0]*t.pixelGroups()*t.kind.Group()*lanes, t.packAcross)
+	}
 	if t.depthwise {
 		return l.weightBuf(t.wName, t.ocb*kk*lanes, func() []float32 {
 			src, out := tensor.As[float32](w), make([]float32, t.ocb*kk*lanes)

@@ -80,7 +80,10 @@ func TestByteConvolutions(t *testing.T) {
 		{"1x1 of one pixel, weights off center", 48, 32, 1, 1, 1, 1, 0, 1, 100, -10, 245, 1},
 		{"3x3, weights off center", 16, 16, 5, 5, 3, 1, 1, 1, 10, -160, 95, 0},
 		{"weights of more than a byte", 16, 16, 5, 5, 1, 1, 0, 1, 10, -160, 160, 0},
-		{"depthwise", 16, 16, 5, 5, 3, 1, 1, 16, 10, -100, 100, 0},
+		{"depthwise", 16, 16, 5, 5, 3, 1, 1, 16, 10, -100, 100, 1},
+		{"depthwise, part block, nothing padded", 24, 24, 6, 5, 3, 1, 0, 24, 10, -128, 127, 1},
+		{"depthwise 5x5 with stride", 32, 32, 9, 9, 5, 2, 2, 32, 200, -100, 100, 1},
+		{"depthwise, weights off center", 16, 16, 5, 5, 3, 1, 1, 16, 10, -160, 90, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b := core.NewBuilder("g")
