@@ -9,18 +9,21 @@ import (
 
 	"github.com/lathe-ml/lathe/compiler/ir"
 	"github.com/lathe-ml/lathe/compiler/lower"
+	"github.com/lathe-ml/lathe/compiler/precision"
+	"github.com/lathe-ml/lathe/compiler/schedule"
 	"github.com/lathe-ml/lathe/internal/golden"
 )
 
 // TestGoldens runs each testdata/lower/*.txtar: a core graph and the kernels
 // and memory that it becomes. The first line is "lower" and the traits: -lanes,
-// -regs. The kernels are interpreted too: what -update writes is right, or the
+// -regs, -features, -precision, and -form, which all sites take that have it. The kernels are interpreted too: what -update writes is right, or the
 // test fails.
 func TestGoldens(t *testing.T) {
 	golden.Run(t, filepath.Join("..", "..", "testdata", "lower"), func(t *testing.T, c *golden.Case) {
 		args := c.Command()
 		fs := flag.NewFlagSet("case", flag.ContinueOnError)
 		lanes, regs := fs.Int("lanes", 8, ""), fs.Int("regs", 16, "")
+		features, mode, form := fs.String("features", "", ""), fs.String("precision", "", ""), fs.String("form", "", "")
 		if err := fs.Parse(args[1:]); err != nil {
 			t.Fatal(err)
 		}
@@ -28,7 +31,8 @@ func TestGoldens(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p := lowered(t, g, lower.Options{Lanes: *lanes, Regs: *regs})
+		p := lowered(t, g, lower.Options{Lanes: *lanes, Regs: *regs, Features: strings.Fields(*features), Precision: precision.Mode(*mode),
+			Schedules: func(string) (schedule.Choice, bool) { return schedule.Choice{Form: *form}, *form != "" }})
 		var b strings.Builder
 		index := map[string]int{}
 		for i, k := range p.Kernels {

@@ -15,9 +15,10 @@ const (
 	// every schedule and number of threads.
 	IEEE Mode = "f32-ieee"
 	// F32 also uses forms whose error is that of f32 sums: Winograd's with small
-	// tiles.
+	// tiles, and on a matrix unit of bfloat16 six products of parts for one.
 	F32 Mode = "f32"
-	// Fast also uses Winograd's form with large tiles.
+	// Fast also uses Winograd's form with large tiles, and three products of parts
+	// for one.
 	Fast Mode = "f32-fast"
 	// F16 keeps weights of products with few rows as float16; arithmetic is in f32.
 	F16 Mode = "f16"
