@@ -24,8 +24,9 @@ type tiledConv struct {
 	groups     *groupPlan // of groups that do not fill blocks; nil: none
 	w          *tensor.Tensor
 	wName      string
-	wino       int // tile size of Winograd's form, 0 for the direct one
-	parts      int // of bfloat16 in which a matrix unit multiplies numbers, 0 without one
+	wino       int  // tile size of Winograd's form, 0 for the direct one
+	parts      int  // of bfloat16 in which a matrix unit multiplies numbers, 0 without one
+	tight      bool // the steps of its matrices are pixels of few channels
 	mostWeight float64
 	mode       precision.Mode
 	exact      bool // sums of whole numbers become integers: no form may round
@@ -74,6 +75,9 @@ func (l *lowerer) newTiled(n *ir.Node) *tiledConv {
 			last := 0
 			for _, p := range s.phases {
 				last = max(last, p[a])
+			}
+			if c.tight && a == 1 {
+				last = geo.Strides[1] - 1
 			}
 			c.hi[a] = max(0, (geo.Out[a]-1+s.more[a])*geo.Strides[a]+last+1-geo.Lo[a]-xs[2+a])
 			continue

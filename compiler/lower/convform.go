@@ -91,7 +91,13 @@ func (c *tiledConv) decide(l *lowerer, n *ir.Node) bool {
 	if short && slices.Contains(possible, formDirect) {
 		possible = append(possible, formBF16)
 	}
-	units := c.matrixForms(l, n.Inputs[0].Static()[0], c.winograds(l))
+	c.tight = g == 1 && c.ic <= packedChannels && !blocked && c.Kernel[1] <= packedPixels && c.Strides[1] <= packedPixels && c.Dilations[1] == 1
+	var units []matrixForm
+	if n.Outputs[0].DType() == tensor.F32 {
+		units = c.matrixForms(l, n.Inputs[0].Static()[0], c.winograds(l))
+	}
+	tight := c.tight
+	c.tight = false // bytes are not
 	cycles *= float64(n.Inputs[0].Static()[0]) / float64(max(l.o.Threads, 1))
 	for _, f := range units {
 		possible = append(possible, f.name)
@@ -140,6 +146,8 @@ func (c *tiledConv) decide(l *lowerer, n *ir.Node) bool {
 	if form != formGroups {
 		c.groups = nil
 	}
+	i := slices.IndexFunc(units, func(f matrixForm) bool { return f.name == form })
+	c.tight = tight && i >= 0 && form != formAMXInt8
 	switch form {
 	case formGroups:
 	case formPixels:
@@ -158,12 +166,17 @@ func (c *tiledConv) decide(l *lowerer, n *ir.Node) bool {
 		switch form {
 		case formAMXInt8:
 			c.operands = bytes
-		case formBF16, formAMX:
+		case formBF16:
 			c.operands = halves
+		case formAMX:
+			if !c.tight { // few channels are rounded on their way into scratch
+				c.operands = halves
+			}
 		}
 		c.groupWidth = c.ocb / g
 		c.icb = blocks(c.ic / g)
-		if i := slices.IndexFunc(units, func(f matrixForm) bool { return f.name == form }); i >= 0 {
+		if i >= 0 {
+			c.planar = c.tight
 			c.wino, c.parts = units[i].wino, units[i].parts
 		} else if m, ok := strings.CutPrefix(form, formWinograd); ok {
 			c.wino, _ = strconv.Atoi(m)

@@ -8,10 +8,14 @@ import (
 // forwardParts brings a chunk of the input into scratch as parts:
 // v[frequency][part][block][unit][channel].
 func (t *convTile) forwardParts(vb *loop.Buffer, at *stagedAt) []loop.Stmt {
-	s := &splitter{kb: t.k, parts: t.parts, to: vb, plane: t.unitBlocks(t.icb) * t.units() * t.unitK()}
+	s := &splitter{kb: t.k, parts: t.parts, to: vb, plane: t.unitBlocks(t.icb) * t.units() * t.unitLen}
 	body := s.begin()
 	cb := t.k.fresh("c", t.icb)
-	if t.wino > 0 {
+	if t.tight {
+		for i, phase := range t.phases {
+			body = append(body, t.packPixels(s, at, i, phase)...)
+		}
+	} else if t.wino > 0 {
 		body = append(body, loop.Nest([]*loop.Var{cb}, []loop.LoopKind{loop.Serial}, t.splitTiles(s, at, loop.V(cb))...)...)
 	} else {
 		var inner []loop.Stmt
@@ -20,12 +24,46 @@ func (t *convTile) forwardParts(vb *loop.Buffer, at *stagedAt) []loop.Stmt {
 		}
 		body = append(body, loop.Nest([]*loop.Var{cb}, []loop.LoopKind{loop.Serial}, inner...)...)
 	}
-	if t.icb%t.unitWidth() > 0 {
+	if t.icb%t.unitWidth() > 0 && !t.tight {
 		body = append(body, t.fillBlock(vb)...)
 	}
 	least, more := s.limit(t.leastSum())
-	at.least = least
+	if at.least = least; t.tight && least == nil {
+		// Pixels beyond the kernel's have weights of 0, which infinities spoil.
+		at.least = t.k.reg("least", tensor.F32)
+		more = []loop.Stmt{&loop.Set{Reg: at.least, Val: loop.Number(tensor.F32, 0, 0), Decl: true}}
+	}
 	return append(body, more...)
+}
+
+// packPixels splits the pixels of rows of one phase, all channels of a pixel side
+// by side.
+func (t *convTile) packPixels(s *splitter, at *stagedAt, i int, phase [2]int) []loop.Stmt {
+	k := t.k
+	rows, cols := t.grid()
+	width := cols * t.step[1]
+	rr := k.fresh("r", rows)
+	row := func(c int) *loop.Expr {
+		return t.pixel(at, loop.Int(c), loop.V(rr), loop.Int(0), phase[0], 0)
+	}
+	var body []loop.Stmt
+	for c := range t.ic {
+		body = append(body, s.note(width, func(v *loop.Expr) *loop.Expr { return loop.At(t.xb, loop.Add(row(c), v)) })...)
+	}
+	to := loop.Mul(loop.Add(loop.V(rr), loop.Int(i*rows)), width*packedChannels)
+	for part := range t.parts {
+		v := k.fresh("v", width)
+		var stores []loop.Stmt
+		for c := range packedChannels {
+			val := loop.Number(tensor.BF16, 0, 0)
+			if c < t.ic {
+				val = partOfValue(loop.At(t.xb, loop.Add(row(c), loop.V(v))), part)
+			}
+			stores = append(stores, &loop.Store{Buf: s.to, Index: loop.Add(loop.Add(to, loop.Mul(loop.V(v), packedChannels)), loop.Int(part*s.plane+c)), Val: val})
+		}
+		body = append(body, loop.Nest([]*loop.Var{v}, []loop.LoopKind{loop.Vector}, stores...)...)
+	}
+	return loop.Nest([]*loop.Var{rr}, []loop.LoopKind{loop.Serial}, body...)
 }
 
 // unitAt is where the channels of a block of a unit lie in a plane.
@@ -211,6 +249,13 @@ func (t *convTile) stagedWeights(l *lowerer, per int) *buf {
 			return out
 		}
 		icg := t.ic / t.Groups
+		if t.tight {
+			kw := t.Kernel[1]
+			for i, u := range tensor.As[float32](t.w) {
+				set(0, i/kw%taps, i/kw/taps/icg, i%kw*packedChannels+i/kw/taps%icg, float64(u))
+			}
+			return out
+		}
 		for i, u := range tensor.As[float32](t.w) {
 			set(0, i%taps, i/taps/icg, i/taps%icg, float64(u))
 		}

@@ -1,6 +1,7 @@
 package lower_test
 
 import (
+	"fmt"
 	"maps"
 	"math"
 	"math/rand/v2"
@@ -60,6 +61,9 @@ var matrixCases = []convCase{
 	{"1x1 of few points", 32, 80, 2, 2, 1, 1, 1, 0, 1},
 	{"5x5", 17, 16, 4, 4, 5, 1, 1, 2, 1},
 	{"one row", 16, 32, 1, 45, 3, 1, 1, 1, 1},
+	{"few channels, 7x7 with stride", 3, 32, 9, 12, 7, 2, 1, 3, 1},
+	{"few channels, 3x3", 3, 24, 7, 6, 3, 1, 1, 1, 1},
+	{"one channel, 5x5", 1, 16, 8, 9, 5, 3, 1, 2, 1},
 	{"groups", 32, 32, 5, 6, 3, 1, 1, 1, 2},
 }
 
@@ -90,7 +94,7 @@ func TestMatrixForms(t *testing.T) {
 			t.Run(c.name+", "+f.form, func(t *testing.T) {
 				r := rand.New(rand.NewPCG(31, 8))
 				g := c.graph(r)
-				if f.form[0] == 'w' && (c.kernel != 3 || c.stride*c.dil*c.gr != 1) {
+				if f.form[0] == 'w' && (c.kernel != 3 || c.stride*c.dil*c.gr != 1 || c.ic < 16) {
 					return
 				}
 				if testing.Short() && f.form != "amx3" {
@@ -201,12 +205,13 @@ func TestMatrixSpecialNumbers(t *testing.T) {
 		for _, f := range []struct {
 			form string
 			mode precision.Mode
-		}{{"amx6", precision.F32}, {"amx3", precision.Fast}, {"winograd4-amx6", precision.F32}} {
-			t.Run(c.name+", "+f.form, func(t *testing.T) {
+			ic   int
+		}{{"amx6", precision.F32, 32}, {"amx3", precision.Fast, 32}, {"winograd4-amx6", precision.F32, 32}, {"amx3", precision.Fast, 3}} {
+			t.Run(fmt.Sprintf("%s, %s of %d", c.name, f.form, f.ic), func(t *testing.T) {
 				r := rand.New(rand.NewPCG(34, 8))
 				b := core.NewBuilder("g")
-				x := b.Input("x", tensor.F32, 1, 32, 6, 6)
-				w := short(r, 1.0/16, 16, 32, 3, 3)
+				x := b.Input("x", tensor.F32, 1, f.ic, 6, 6)
+				w := short(r, 1.0/16, 16, f.ic, 3, 3)
 				for i := range w.Len() {
 					if r.IntN(8) == 0 {
 						w.SetFloat(i, 0)

@@ -38,7 +38,7 @@ func (d *tiledDot) geometry() (*tiledConv, staging) {
 // matrixForms lists the forms on a matrix unit that the mode and the weights
 // allow.
 func (d *tiledDot) matrixForms(l *lowerer, n *ir.Node) (list []matrixForm) {
-	if d.w == nil || d.m < fewRows || d.k < d.lanes || d.n < d.lanes {
+	if d.w == nil || n.Outputs[0].DType() != tensor.F32 || d.m < fewRows || d.k < d.lanes || d.n < d.lanes {
 		return nil
 	}
 	most, trusted := trusts(d.w, leastWeight, mostWeight)

@@ -90,15 +90,21 @@ func (c *tiledConv) partsCost(s staging, parts, icb, per int) (cycles float64, b
 	freqs, points, units := s.wg.freqs(), s.inARow(), s.units()
 	kb := c.unitBlocks(icb)
 	bytes = freqs * parts * kb * units * unitSteps * 2
+	if c.tight {
+		bytes = parts * units * s.unitLen * 2
+	}
 	if c.kind == loop.TileU8S8 {
 		parts = 0
 	}
 	vectors := float64(icb * units * freqs)
+	if c.tight {
+		vectors *= float64(s.unitLen) / loop.MatrixLanes
+	}
 	outs := float64(per * points * freqs)
 	cycles = regionCycles + vectors*splitCycles[parts] + outs*epilogueCycles
 	if freqs > 1 {
 		bytes += freqs * per * points * loop.MatrixLanes * 4
-		cycles += 4*vectors + 2*outs // the transforms
+		cycles += 9*vectors + outs // the transforms
 	}
 	rows := runs(points)
 	pairs, single := points/(2*rows), 0
@@ -163,7 +169,7 @@ const mostTerms = 160
 func (c *tiledConv) matrixForms(l *lowerer, images int, winograds []int) (list []matrixForm) {
 	icg, width := c.ic/c.Groups, c.ocb/c.Groups
 	parts := l.partsIn(c.mode)
-	if len(parts) == 0 || icg < l.o.Lanes || c.oc < l.o.Lanes || c.Groups > 1 && (icg%l.o.Lanes != 0 || c.oc/c.Groups%l.o.Lanes != 0) || width == 0 {
+	if len(parts) == 0 || icg < l.o.Lanes && !c.tight || c.oc < l.o.Lanes || c.Groups > 1 && (icg%l.o.Lanes != 0 || c.oc/c.Groups%l.o.Lanes != 0) || width == 0 {
 		return nil
 	}
 	most, direct := trusts(c.w, leastWeight, mostWeight)
@@ -182,7 +188,7 @@ func (c *tiledConv) matrixForms(l *lowerer, images int, winograds []int) (list [
 		if (direct || p == 1) && (len(s.phases) == 1 || len(s.taps)*len(partTerms[p]) <= mostTerms) {
 			add(partForms[p].name, 0, p, s)
 		}
-		if p > 1 && transformed && c.mode.Allows(partForms[p].transformed) && slices.Contains(winograds, 4) {
+		if p > 1 && transformed && !c.tight && c.mode.Allows(partForms[p].transformed) && slices.Contains(winograds, 4) {
 			add(formWinograd+"4-"+partForms[p].name, 4, p, c.stage(4, c.Out[0], c.Out[1]))
 		}
 	}

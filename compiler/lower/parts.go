@@ -112,6 +112,14 @@ func trusts(w *tensor.Tensor, least, limit float64) (most float64, ok bool) {
 	return most, true
 }
 
+// partOfValue is a part of a value that is computed by itself.
+func partOfValue(x *loop.Expr, part int) *loop.Expr {
+	for range part {
+		x = loop.Fn("sub", x, loop.To(tensor.F32, loop.To(tensor.BF16, x)))
+	}
+	return loop.To(tensor.BF16, x)
+}
+
 // splitter makes statements that store vectors of F32 as parts, and note what is
 // too small for them; bytes are stored as they are.
 type splitter struct {

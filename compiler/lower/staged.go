@@ -13,12 +13,13 @@ import (
 
 // staging is the geometry of a staged convolution.
 type staging struct {
-	wg     winograd // F(1, 1) both ways where units are pixels
-	th, tw int      // the outputs in units
-	step   [2]int   // pixels of the input from one unit to the next
-	more   [2]int   // units that a chunk reads beyond those of its outputs
-	phases [][2]int // the pixels of a step that are read, each as a grid of units
-	taps   []tap    // of the kernel, where units are pixels
+	wg      winograd // F(1, 1) both ways where units are pixels
+	th, tw  int      // the outputs in units
+	step    [2]int   // pixels of the input from one unit to the next
+	more    [2]int   // units that a chunk reads beyond those of its outputs
+	unitLen int      // elements of a unit in a plane of parts
+	phases  [][2]int // the pixels of a step that are read, each as a grid of units
+	taps    []tap    // of the kernel, where units are pixels
 	chunk
 }
 
@@ -27,23 +28,39 @@ type tap struct{ phase, row, col int }
 
 // stage gives the geometry for outputs in so many rows and columns.
 func (c *tiledConv) stage(wino, rows, cols int) staging {
-	s := staging{wg: c.winograd(wino), th: rows, tw: cols, step: [2]int(c.Strides), phases: [][2]int{{}}}
+	s := staging{wg: c.winograd(wino), th: rows, tw: cols, step: [2]int(c.Strides), phases: [][2]int{{}}, unitLen: c.unitK()}
 	if wino > 0 {
 		s.step = [2]int{s.wg.h.m, s.wg.w.m}
 		s.th, s.tw = (rows+s.wg.h.m-1)/s.wg.h.m, (cols+s.wg.w.m-1)/s.wg.w.m
 		return s
 	}
 	s.more, s.phases, s.taps = c.reach()
+	if c.tight {
+		s.unitLen = c.Strides[1] * packedChannels
+		s.more[1] = (packedPixels+c.Strides[1]-1)/c.Strides[1] - 1
+	}
 	return s
 }
+
+// A convolution of few channels is packed: the steps of a matrix are neighbouring
+// pixels of a row, which is all that a row of the kernel reads, with few channels
+// each. Neighbouring outputs read matrices that overlap in memory.
+const (
+	packedChannels = 4
+	packedPixels   = unitSteps / packedChannels
+)
 
 // reach lists the kernel's taps in units of a stride: with strides the pixels
 // of one phase are a grid of their own, in which neighbouring outputs read
 // neighbouring units.
 func (c *tiledConv) reach() (more [2]int, phases [][2]int, taps []tap) {
 	number := map[[2]int]int{}
+	across := c.Kernel[1]
+	if c.tight {
+		across = 1
+	}
 	for i := range c.Kernel[0] {
-		for j := range c.Kernel[1] {
+		for j := range across {
 			y, x := i*c.Dilations[0], j*c.Dilations[1]
 			p := [2]int{y % c.Strides[0], x % c.Strides[1]}
 			if _, ok := number[p]; !ok {
@@ -106,7 +123,7 @@ func (t *convTile) emitStaged(l *lowerer) {
 	}
 	t.prefetch = l.prefetch(t.site, 0, false)
 	t.wb = k.param(t.stagedWeights(l, per), false)
-	if t.wino > 0 || t.parts > 1 {
+	if t.wino > 0 || t.parts > 1 || t.tight {
 		t.plain = k.param(t.plainWeights(l), false)
 	}
 	if t.beginsWhole() {
@@ -145,7 +162,7 @@ func (t *convTile) stagedScratch(per int) (vb, mb *loop.Buffer) {
 	k, freqs, lanes := t.k, t.wg.freqs(), t.lanes
 	if t.parts > 0 {
 		kind, _ := t.unitKind().Operands()
-		vb = k.local("v", kind, freqs*t.parts*t.unitBlocks(t.icb)*t.units()*t.unitK())
+		vb = k.local("v", kind, freqs*t.parts*t.unitBlocks(t.icb)*t.units()*t.unitLen)
 	} else {
 		vb = k.local("v", tensor.F32, freqs*t.icb*t.units()*lanes)
 	}
@@ -213,16 +230,16 @@ func (t *convTile) vectorTiles(vb, mb *loop.Buffer, f *loop.Var, at *stagedAt, o
 // sums of a tile are finished at once.
 func (t *convTile) matrixTiles(vb, mb *loop.Buffer, f *loop.Var, at *stagedAt, ob int, block *loop.Expr) []loop.Stmt {
 	k, lanes, rows := t.k, t.lanes, t.shape.TW
-	plane := t.unitBlocks(t.icb) * t.units() * t.unitK()
+	plane := t.unitBlocks(t.icb) * t.units() * t.unitLen
 	perBlock := t.unitBlocks(t.icb) * t.steps() * t.parts * t.unitTile()
 	return k.overRuns(t.inARow(), rows, func(r run) []loop.Stmt {
 		x := &loop.Tile{Kind: t.unitKind(), Matrix: true, Rows: rows, OB: ob, P: r.runs * rows, L: lanes, X: vb, W: t.wb, S: mb, WO: t.unitTile(),
-			SAt: loop.Int(0), SO: r.runs * rows * lanes, XP: r.offsets(rows, t.unitK()), Prefetch: t.prefetch}
+			SAt: loop.Int(0), SO: r.runs * rows * lanes, XP: r.offsets(rows, t.unitLen), Prefetch: t.prefetch}
 		x.Red, x.Terms = t.matrixSum(ob, plane)
 		if t.bb != nil {
 			x.B, x.BAt = t.bb, loop.Mul(loop.Add(at.block, block), lanes)
 		}
-		x.XAt = loop.Add(loop.Mul(loop.V(f), t.parts*plane), loop.Mul(r.at, t.unitK()))
+		x.XAt = loop.Add(loop.Mul(loop.V(f), t.parts*plane), loop.Mul(r.at, t.unitLen))
 		x.WAt = loop.Mul(loop.Add(loop.Mul(loop.V(f), t.ocb), loop.Add(at.block, block)), perBlock)
 		if t.wino > 0 {
 			x.SO, x.SP = t.inARow()*lanes, r.offsets(rows, lanes)
@@ -240,20 +257,21 @@ func (t *convTile) matrixTiles(vb, mb *loop.Buffer, f *loop.Var, at *stagedAt, o
 // products of parts. Taps that no two steps reach are terms, as parts are.
 func (t *convTile) matrixSum(ob, plane int) (sum []loop.Red, terms [][2]int) {
 	w := ob * t.unitTile()
-	sum = []loop.Red{{N: t.unitBlocks(t.icb), XStep: t.units() * t.unitK(), WStep: t.steps() * t.parts * w}}
+	sum = []loop.Red{{N: t.unitBlocks(t.icb), XStep: t.units() * t.unitLen, WStep: t.steps() * t.parts * w}}
 	rows, cols := t.grid()
 	taps := []tap{{}}
 	switch {
 	case len(t.phases) > 1:
 		taps = t.taps
 	case len(t.taps) > 1:
-		sum = append(sum, loop.Red{N: t.Kernel[0], XStep: t.Dilations[0] / t.step[0] * cols * t.unitK(), WStep: t.Kernel[1] * t.parts * w},
-			loop.Red{N: t.Kernel[1], XStep: t.Dilations[1] / t.step[1] * t.unitK(), WStep: t.parts * w})
+		across := len(t.taps) / t.Kernel[0]
+		sum = append(sum, loop.Red{N: t.Kernel[0], XStep: t.Dilations[0] / t.step[0] * cols * t.unitLen, WStep: across * t.parts * w},
+			loop.Red{N: across, XStep: t.Dilations[1] / t.step[1] * t.unitLen, WStep: t.parts * w})
 	}
 	for i, p := range taps {
-		unit := (p.phase*rows+p.row)*cols + p.col
+		at := (p.phase*rows+p.row)*cols + p.col
 		for _, pair := range partTerms[t.parts] {
-			terms = append(terms, [2]int{pair[0]*plane + unit*t.unitK(), (i*t.parts + pair[1]) * w})
+			terms = append(terms, [2]int{pair[0]*plane + at*t.unitLen, (i*t.parts + pair[1]) * w})
 		}
 	}
 	g := t.unitKind().Group()

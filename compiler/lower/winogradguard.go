@@ -69,6 +69,14 @@ func (t *convTile) plainTile(s *loop.Buffer, at *loop.Expr, points int, image, r
 			{N: kw, XStep: t.Dilations[1] * xl.L, WStep: lanes * lanes},
 			{N: min(lanes, t.ic/t.Groups), XStep: 1, WStep: lanes},
 		}}
+	if t.planar {
+		tile.XAt, tile.WAt = t.at(xl, loop.Mul(image, t.ic), row, col), loop.Mul(block, t.ic*kh*kw*lanes)
+		tile.Red = []loop.Red{
+			{N: t.ic, XStep: xl.plane(), WStep: kh * kw * lanes},
+			{N: kh, XStep: t.Dilations[0] * xl.cols(), WStep: kw * lanes},
+			{N: kw, XStep: t.Dilations[1], WStep: lanes},
+		}
+	}
 	for p := range points {
 		tile.XP, tile.SP = append(tile.XP, p*t.Strides[1]*xl.L), append(tile.SP, p*lanes)
 	}
@@ -78,6 +86,9 @@ func (t *convTile) plainTile(s *loop.Buffer, at *loop.Expr, points int, image, r
 // plainWeights are those of the direct form, one block of outputs at a time.
 func (t *convTile) plainWeights(l *lowerer) *buf {
 	ics := t.icb * t.lanes
+	if t.planar {
+		ics = t.ic
+	}
 	return l.weightBuf(t.wName, t.ocb*ics*t.Kernel[0]*t.Kernel[1]*t.lanes, func() []float32 {
 		return packConv(t, ics, 1, func(f float32) float32 { return f })
 	})
