@@ -63,10 +63,11 @@ func (c *tiledConv) decide(l *lowerer, n *ir.Node) bool {
 				heuristic, relative = formBF16, 0.5
 			}
 			m, vectors := c.chooseWinograd(l, relative)
+			cycles = vectors / vectorsPerCycle
 			if m > 0 {
 				heuristic = formWinograd + strconv.Itoa(m)
+				cycles = vectors / transformedPerCycle
 			}
-			cycles = vectors / vectorsPerCycle
 		}
 	case g == c.ic && g == c.oc:
 		possible = append(possible, formDepthwise)

@@ -44,6 +44,8 @@ const (
 	epilogueCycles = 6       // a vector of outputs, looked at and stored
 	regionCycles   = 600     // the unit's configuration, and the loops around a chunk
 	scratchBytes   = 1 << 20 // of a chunk: about half of the second cache
+	nearWeights    = 3 << 19 // bytes that the second cache keeps beside a chunk
+	farCycles      = 4.0 / 64
 )
 
 // hasMatrix reports whether the target has a matrix unit for bfloat16.
@@ -116,7 +118,13 @@ func (c *tiledConv) partsCost(s staging, parts, icb, per int) (cycles float64, b
 	}
 	tiles := float64(pairs)*pairCycles[parts] + float64(single)*singleCycles[parts]
 	groups := float64(per/2) + 0.6*float64(per%2)
-	return cycles + float64(freqs*kb*s.steps())*groups*tiles, bytes
+	cycles += float64(freqs*kb*s.steps()) * groups * tiles
+	// Weights that the second cache does not keep come from beyond for every chunk.
+	block := float64(freqs * kb * s.steps() * parts * unitW * 2)
+	if all := block * float64(c.ocb/c.Groups); all > nearWeights {
+		cycles += farCycles * block * float64(per) * (1 - nearWeights/all)
+	}
+	return cycles, bytes
 }
 
 // bestParts is the best size of chunks and number of parts of the outputs, and

@@ -26,8 +26,12 @@ func (c *tiledConv) winograds(l *lowerer) []int {
 	return out
 }
 
-// vectorsPerCycle is how many vectors are multiplied and added in a cycle.
-const vectorsPerCycle = 1.65
+// How many estimated vector operations there are in a cycle of a wide core: of the
+// direct form, and of Winograd's.
+const (
+	vectorsPerCycle     = 1.65
+	transformedPerCycle = 1.4
+)
 
 // chooseWinograd gives the tile size that costs least, 0 for the direct form,
 // and its cost in estimated vector operations. relative is the cost of a direct product in
