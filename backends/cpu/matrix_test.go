@@ -5,9 +5,12 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/lathe-ml/lathe/backends/backendtest"
 	"github.com/lathe-ml/lathe/backends/cpu"
 	"github.com/lathe-ml/lathe/backends/toolchain"
+	"github.com/lathe-ml/lathe/compiler"
 	"github.com/lathe-ml/lathe/compiler/backend"
 	"github.com/lathe-ml/lathe/compiler/core"
 	"github.com/lathe-ml/lathe/compiler/precision"
@@ -29,6 +32,18 @@ func matrixUnit(t *testing.T) backend.Traits {
 		t.Fatal(err)
 	}
 	return traits
+}
+
+// TestMatrixModels runs some networks with a matrix unit, floats and bytes, in
+// two precisions; -cpu native+amx-bf16+amx-int8+amx-emulated runs all of them.
+func TestMatrixModels(t *testing.T) {
+	matrixUnit(t)
+	dir := backendtest.Shared(t, "models")
+	for _, m := range []precision.Mode{precision.F32, precision.Fast} {
+		o := backendtest.Options{CPU: "native+amx-bf16+amx-int8+amx-emulated", Threads: 2, CacheDir: t.TempDir(), Lower: compiler.Options{Precision: m}}
+		s := backendtest.Suite{Dir: dir, Filter: "mlperf-resnet8|mlperf-kws", Tolerance: backendtest.Model, Timeout: time.Minute}
+		s.Test(t, cpu.Backend(), o)
+	}
 }
 
 // TestMatrixBounds holds the bounds of precisions on contractions that a matrix
