@@ -45,7 +45,7 @@ func (p *printer) strip(f *loop.For, tiles *tilePrinter) *strips {
 	for _, st := range f.Body {
 		switch st := st.(type) {
 		case *loop.Accum:
-			if !st.Reg.Type.IsFloat() || neutral[st.Fn] == "" || f.Par || p.regs[st.Reg] != "" {
+			if !st.Reg.Type.IsFloat() && !counts(st) || neutral[st.Fn] == "" || f.Par || p.regs[st.Reg] != "" {
 				return nil
 			}
 			if !slices.ContainsFunc(s.accs, func(a *loop.Accum) bool { return a.Reg == st.Reg }) {
@@ -118,6 +118,13 @@ func byteLoads(f *loop.For, width int) (out []*loop.Expr) {
 		}
 	}
 	return out
+}
+
+// counts reports a sum of whole numbers over elements of one width.
+func counts(a *loop.Accum) bool {
+	ok := a.Fn == "add" && a.Reg.Type == tensor.I32
+	a.Val.Walk(func(e *loop.Expr) { ok = ok && (e.Kind != loop.Load || e.Type.Size() == 4) })
+	return ok
 }
 
 // registered lists the calls of a loop's body that can be done for a whole

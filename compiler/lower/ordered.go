@@ -226,6 +226,9 @@ func (l *lowerer) emitSort(g *group) error {
 	}
 	axis := n.Int("axis", 0)
 	if head := l.head(n, axis); head < shape[axis] {
+		if head >= selectHead && x.DType() == tensor.F32 && shape[axis] < 1<<30 {
+			return l.emitSelect(g, head)
+		}
 		return l.emitHead(g, head)
 	}
 	k := l.kernelFor(g.root)

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/lathe-ml/lathe/compiler/core"
+	"github.com/lathe-ml/lathe/compiler/ir"
 	"github.com/lathe-ml/lathe/compiler/lower"
 	"github.com/lathe-ml/lathe/compiler/tensor"
 )
@@ -13,10 +14,10 @@ import (
 // TestHeadOfOrder holds that the first few of a sorted axis are found without
 // sorting, equal ones in the order of position, along any axis.
 func TestHeadOfOrder(t *testing.T) {
-	for _, shape := range [][]int{{1, 50}, {3, 9, 4}, {33, 5}} {
+	for _, shape := range [][]int{{1, 50}, {3, 9, 4}, {33, 5}, {2, 150}, {100, 3}} {
 		for axis := range shape {
 			for _, descending := range []bool{false, true} {
-				for _, k := range []int{1, 3, 4} {
+				for _, k := range []int{1, 3, 4, 64, 99} {
 					t.Run(fmt.Sprint(shape, axis, descending, k), func(t *testing.T) {
 						b := core.NewBuilder("g")
 						x := b.Input("x", tensor.F32, shape...)
@@ -44,6 +45,7 @@ func TestWindows(t *testing.T) {
 	for _, op := range []string{"window_max", "window_sum"} {
 		for _, c := range []struct{ h, w, kernel, stride, dilation, lo, hi int }{
 			{9, 20, 3, 2, 1, 1, 1}, {8, 17, 3, 1, 1, 1, 1}, {6, 18, 2, 2, 1, 0, 0}, {5, 33, 1, 3, 1, 0, 0}, {7, 7, 5, 1, 1, 2, 2}, {9, 12, 3, 2, 2, 2, 1}, {4, 4, 4, 1, 1, 0, 0}, {7, 9, 6, 1, 1, 3, 2},
+			{50, 20, 3, 2, 1, 1, 1}, {39, 9, 3, 1, 1, 1, 1}, {80, 40, 4, 2, 1, 1, 2}, // in bands
 		} {
 			t.Run(fmt.Sprint(op, c), func(t *testing.T) {
 				b := core.NewBuilder("g")
@@ -55,6 +57,45 @@ func TestWindows(t *testing.T) {
 					lowered(t, b.G, o)
 				}
 			})
+		}
+	}
+}
+
+// TestRowsAcross holds that what is done to rows that lie across is right: any
+// axis, sizes that are no multiples of the lanes, long rows.
+func TestRowsAcross(t *testing.T) {
+	for _, c := range []struct {
+		shape []int
+		axis  int
+	}{{[]int{2, 5, 37}, 1}, {[]int{3, 8}, 0}, {[]int{2, 3, 4, 150}, 1}, {[]int{2, 400, 33}, 1}, {[]int{4, 6, 9, 5}, 2}, {[]int{300, 260}, 0}} {
+		t.Run(fmt.Sprint(c.shape, c.axis), func(t *testing.T) {
+			b := core.NewBuilder("g")
+			x := b.Input("x", tensor.F32, c.shape...)
+			e := b.Exp(b.Sub(x, b.Reduce("reduce_max", x, true, c.axis)))
+			sum := b.Reduce("reduce_sum", e, true, c.axis)
+			b.Output(b.Div(e, sum))
+			mean := b.Div(b.Reduce("reduce_sum", x, true, c.axis), b.Like(sum, float64(c.shape[c.axis])))
+			d := b.Sub(x, mean)
+			b.Output(b.Div(d, b.Sqrt(b.Add(b.Reduce("reduce_sum", b.Mul(d, d), true, c.axis), b.Like(sum, 1)))))
+			for _, o := range widths {
+				lowered(t, b.G, o)
+			}
+		})
+	}
+}
+
+// TestCumulate holds that running sums are right along every axis.
+func TestCumulate(t *testing.T) {
+	for _, shape := range [][]int{{3, 7, 9}, {40}, {2, 5, 3, 17}} {
+		for axis := range shape {
+			for way := range 4 {
+				t.Run(fmt.Sprint(shape, axis, way), func(t *testing.T) {
+					b := core.NewBuilder("g")
+					x := b.Input("x", tensor.F32, shape...)
+					b.Output(b.Node("cumulate", []*ir.Value{x}, "op", "sum", "axis", axis, "exclusive", way&1, "reverse", way>>1))
+					lowered(t, b.G, lower.Options{Lanes: 8, Regs: 16})
+				})
+			}
 		}
 	}
 }

@@ -71,14 +71,23 @@ var kernelCases = []kernelCase{
 	sum(64, 112, 112),
 	scaled(64, 112, 112),
 	pool("MaxPool", 64, 112, 3, 2),
+	pool("MaxPool", 192, 28, 3, 1),
 	pool("AveragePool", 64, 56, 2, 2),
+	plane("MaxPool", 64, 112, 3, 2),
+	plane("AveragePool", 192, 28, 3, 1),
 	globalPool(1280, 7),
 	rows("Softmax", 1536, 128),
 	rows("Softmax", 384, 1024),
+	channels("Softmax", 21, 128),
 	rows("LayerNormalization", 128, 768),
 	rows("LayerNormalization", 128, 1024),
 	transposed(768, 3072),
 	transposed(128, 128),
+	permuted([]int{1, 56, 56, 64}, 0, 3, 1, 2),
+	permuted([]int{1, 128, 12, 64}, 0, 2, 1, 3),
+	reduced("ReduceMax", 512, 1024),
+	sloped(64, 56),
+	running(8, 128, 256),
 	joined(64, 56, 56),
 	resized(64, 56),
 	gathered(30000, 768, 128),
@@ -282,6 +291,15 @@ func pool(op string, c, hw, size, stride int) kernelCase {
 		ints("pads", int64(pad), int64(pad), int64(pad), int64(pad)))
 }
 
+// plane is a pool of the model's input, whose channels lie apart.
+func plane(op string, c, hw, size, stride int) kernelCase {
+	pad := (size - 1) / 2
+	out := (hw+2*pad-size)/stride + 1
+	return memory(op, fmt.Sprintf("%s, %dx%d stride %d, input", chw(c, hw, hw), size, size, stride), [][]int{{1, c, hw, hw}}, []int{1, c, out, out},
+		ints("kernel_shape", int64(size), int64(size)), ints("strides", int64(stride), int64(stride)),
+		ints("pads", int64(pad), int64(pad), int64(pad), int64(pad)))
+}
+
 func globalPool(c, hw int) kernelCase {
 	return between("memory", "GlobalAveragePool", "", c, hw, 1, nil)
 }
@@ -295,6 +313,45 @@ func resized(c, hw int) kernelCase {
 
 func transposed(m, n int) kernelCase {
 	return memory("Transpose", fmt.Sprintf("%d×%d", m, n), [][]int{{m, n}}, []int{n, m}, ints("perm", 1, 0))
+}
+
+func permuted(shape []int, perm ...int64) kernelCase {
+	out := make([]int, len(shape))
+	for i, p := range perm {
+		out[i] = shape[p]
+	}
+	return memory("Transpose", fmt.Sprintf("%v by %v", shape, perm), [][]int{shape}, out, ints("perm", perm...))
+}
+
+// channels is a normalization of the channels of each pixel.
+func channels(op string, c, hw int) kernelCase {
+	s := []int{1, c, hw, hw}
+	return memory(op, chw(c, hw, hw)+", channels", [][]int{s}, s, ir.Attr{Name: "axis", Val: int64(1)})
+}
+
+func reduced(op string, m, n int) kernelCase {
+	return memory(op, fmt.Sprintf("%d×%d", m, n), [][]int{{m, n}}, []int{m, 1}, ints("axes", 1))
+}
+
+// sloped is a PRelu with a slope for each channel.
+func sloped(c, hw int) kernelCase {
+	return kernelCase{"memory", "PRelu", chw(c, hw, hw), func(k *sketch) {
+		x := k.input(1, c, hw, hw)
+		y := k.node(subjectName, "PRelu", x.Static(), nil, x, k.weight(1, c, 1, 1))
+		k.moves(x, y)
+		k.output(y)
+	}}
+}
+
+// running is a sum along the middle axis.
+func running(n, m, inner int) kernelCase {
+	return kernelCase{"memory", "CumSum", chw(n, m, inner), func(k *sketch) {
+		x := k.input(n, m, inner)
+		axis := k.init(ir.NewConst("axis", tensor.Wrap([]int64{1})))
+		y := k.node(subjectName, "CumSum", x.Static(), nil, x, axis)
+		k.moves(x, y)
+		k.output(y)
+	}}
 }
 
 // scaled is a scale and a shift per channel.
