@@ -250,7 +250,7 @@ func ahead(roots ...*loop.Expr) (out []*loop.Expr) {
 			return
 		}
 		seen[e] = true
-		if chosen && e.Kind == loop.Load && inside(e) {
+		if chosen && e.Kind == loop.Load && e.Buf.Space != loop.Local && inside(e) {
 			out = append(out, e)
 			return
 		}
