@@ -27,13 +27,16 @@ type Options struct {
 	PrecisionAt func(layer string) precision.Mode
 	// Schedules gives recorded decisions; nil: the heuristics decide.
 	Schedules schedule.Lookup
+	// Others gives all recorded decisions for a key, the best first: the next one is
+	// taken where the generators do not take one before. nil: Schedules' alone.
+	Others func(key string) []schedule.Choice
 	// Explore asks for the neighbours of every decision, for tuning.
 	Explore bool
 }
 
 // Program lowers a core graph for a target. A recorded decision that the
 // generators do not take as it stands is a miss as a whole: the program is then
-// the one that is made without that record.
+// the one that is made with the next of Others, or without a record.
 func Program(g *ir.Graph, t backend.Traits, o Options) (*program.Program, error) {
 	if g.Level != ir.Core {
 		return nil, fmt.Errorf("internal error: lowering a graph of level %s", g.Level)
@@ -42,7 +45,7 @@ func Program(g *ir.Graph, t backend.Traits, o Options) (*program.Program, error)
 		return nil, err
 	}
 	var p *program.Program
-	err := settle(lowering(t, o), func(o lower.Options) (_ *program.Program, err error) {
+	err := settle(lowering(t, o), o.Others, func(o lower.Options) (_ *program.Program, err error) {
 		p, err = lower.Lower(g, o)
 		return p, err
 	})
@@ -71,7 +74,7 @@ func Watch(g *ir.Graph, t backend.Traits, o Options) (*lower.Watched, error) {
 		return nil, err
 	}
 	var w *lower.Watched
-	err := settle(lowering(t, o), func(o lower.Options) (_ *program.Program, err error) {
+	err := settle(lowering(t, o), o.Others, func(o lower.Options) (_ *program.Program, err error) {
 		if w, err = lower.Watch(g, o); err != nil {
 			return nil, err
 		}
@@ -88,19 +91,18 @@ func lowering(t backend.Traits, o Options) lower.Options {
 }
 
 // settle lowers until all records that were found were taken as they stand;
-// those that were not are left out the next time.
-func settle(o lower.Options, make func(lower.Options) (*program.Program, error)) error {
-	lookup, stale := o.Schedules, map[string]bool{}
+// those that were not give way to the next the next time.
+func settle(o lower.Options, others func(string) []schedule.Choice, make func(lower.Options) (*program.Program, error)) error {
+	lookup, refused := o.Schedules, map[string]int{}
 	for {
 		found := map[string]schedule.Choice{}
-		if lookup != nil {
+		if lookup != nil || others != nil {
 			o.Schedules = func(key string) (schedule.Choice, bool) {
-				c, ok := lookup(key)
-				if !ok || stale[key] {
-					return schedule.Choice{}, false
+				c, ok := nth(lookup, others, key, refused[key])
+				if ok {
+					found[key] = c
 				}
-				found[key] = c
-				return c, true
+				return c, ok
 			}
 		}
 		p, err := make(o)
@@ -116,7 +118,19 @@ func settle(o lower.Options, make func(lower.Options) (*program.Program, error))
 			return nil
 		}
 		for key := range found {
-			stale[key] = true
+			refused[key]++
 		}
 	}
+}
+
+// nth is the recorded choice for a key after n that were refused.
+func nth(lookup schedule.Lookup, others func(string) []schedule.Choice, key string, n int) (schedule.Choice, bool) {
+	if others == nil {
+		c, ok := lookup(key)
+		return c, ok && n == 0
+	}
+	if list := others(key); n < len(list) {
+		return list[n], true
+	}
+	return schedule.Choice{}, false
 }

@@ -104,6 +104,40 @@ func TestStaleRecords(t *testing.T) {
 	}
 }
 
+// TestNextRecord holds that a record which cannot be taken gives way to the next
+// best one of its key, and that no record is left if none can.
+func TestNextRecord(t *testing.T) {
+	g := network()
+	plain, err := compiler.Program(g, traits, compiler.Options{Explore: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := plain.Sites[0].Key
+	bad, good := schedule.Choice{Form: "nonsense"}, schedule.Choice{Form: "direct", OB: 1, TR: 1, TW: 5}
+	for _, c := range []struct {
+		list  []schedule.Choice
+		taken bool
+	}{{[]schedule.Choice{good, bad}, true}, {[]schedule.Choice{bad, bad, good}, true}, {[]schedule.Choice{bad, bad}, false}, {nil, false}} {
+		p, err := compiler.Program(g, traits, compiler.Options{Others: func(k string) []schedule.Choice {
+			if k == key {
+				return c.list
+			}
+			return nil
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range p.Sites {
+			if taken := c.taken && s.Key == key; s.Recorded != taken || taken && !s.Chosen.Honours(good) {
+				t.Errorf("%v: %s: recorded %v, %s", c.list, s.Key, s.Recorded, s.Chosen)
+			}
+		}
+		if !c.taken && text(p) != text(plain) {
+			t.Errorf("%v: records that cannot be taken change the program", c.list)
+		}
+	}
+}
+
 // TestProposals holds that every neighbour that a generator proposes is taken
 // as it stands, alone.
 func TestProposals(t *testing.T) {

@@ -167,37 +167,57 @@ func (b *Book) Select(want func(Record) bool) *Book {
 	return out
 }
 
-// Best gives for every key the record that a compilation for the target uses:
-// of the kept ones those of the same model of processor come before those of
-// the same level, those of the same threads and precision before others, and then
-// the one that gained most.
+// Ranked lists for every key the records that a compilation for the target may
+// use, the best first: of the kept ones those of the same model of processor come
+// before those of the same level, those of the same threads and precision before
+// others, and then the one that gained most.
+func (b *Book) Ranked(t Target) map[string][]Record {
+	all := map[string][]Record{}
+	for _, r := range b.Records() {
+		if _, ok := r.suits(t); ok && r.Kept && r.Ratio() < 1 {
+			all[r.Key] = append(all[r.Key], r)
+		}
+	}
+	for _, list := range all {
+		slices.SortStableFunc(list, func(a, b Record) int {
+			rankA, _ := a.suits(t)
+			rankB, _ := b.suits(t)
+			return cmp.Or(cmp.Compare(rankA, rankB), cmp.Compare(a.Ratio(), b.Ratio()), cmp.Compare(a.Micros, b.Micros))
+		})
+	}
+	return all
+}
+
+// Best gives for every key the first of Ranked.
 func (b *Book) Best(t Target) map[string]Record {
 	best := map[string]Record{}
-	for _, r := range b.Records() {
-		rank, ok := r.suits(t)
-		if !ok || !r.Kept || r.Ratio() >= 1 {
-			continue
-		}
-		old, have := best[r.Key]
-		oldRank, _ := old.suits(t)
-		if !have || cmp.Or(cmp.Compare(rank, oldRank), cmp.Compare(r.Ratio(), old.Ratio()), cmp.Compare(r.Micros, old.Micros)) < 0 {
-			best[r.Key] = r
-		}
+	for key, list := range b.Ranked(t) {
+		best[key] = list[0]
 	}
 	return best
 }
 
-// Lookup gives the choices that a compilation for the target uses.
-func (b *Book) Lookup(t Target) Lookup {
-	choices := map[string]Choice{}
-	for key, r := range b.Best(t) {
-		if c, err := Parse(r.Schedule); err == nil {
-			choices[key] = c
+// Choices lists for every key what Ranked's records choose.
+func (b *Book) Choices(t Target) func(key string) []Choice {
+	choices := map[string][]Choice{}
+	for key, list := range b.Ranked(t) {
+		for _, r := range list {
+			if c, err := Parse(r.Schedule); err == nil {
+				choices[key] = append(choices[key], c)
+			}
 		}
 	}
+	return func(key string) []Choice { return choices[key] }
+}
+
+// Lookup gives the first of Choices.
+func (b *Book) Lookup(t Target) Lookup {
+	all := b.Choices(t)
 	return func(key string) (Choice, bool) {
-		c, ok := choices[key]
-		return c, ok
+		if list := all(key); len(list) > 0 {
+			return list[0], true
+		}
+		return Choice{}, false
 	}
 }
 

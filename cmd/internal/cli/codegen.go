@@ -129,7 +129,7 @@ func (c codegenFlags) lowering(f *factory, t backend.Traits, threads int) (compi
 	o.Threads = threads
 	book, err := c.records(f)
 	if book != nil {
-		o.Schedules = book.Lookup(scheduleTarget(t, o.Precision, threads))
+		o.Others = book.Choices(scheduleTarget(t, o.Precision, threads))
 	}
 	return o, err
 }

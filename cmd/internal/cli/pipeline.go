@@ -61,7 +61,7 @@ func lowerModel(f *factory, m *onnxfile.Model, o onnx.Options, b backend.Backend
 		}
 		if book != nil {
 			mode, _ := one.options() // program has read them
-			l.schedules.add(p, book.Best(scheduleTarget(t, mode.Precision, threads)))
+			l.schedules.add(p, book.Ranked(scheduleTarget(t, mode.Precision, threads)))
 		}
 		if i == 0 {
 			l.program, l.traits, l.x = p, t, x

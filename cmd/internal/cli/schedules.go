@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io/fs"
 	"path/filepath"
+	"slices"
 
 	"github.com/lathe-ml/lathe/cmd/internal/ui"
 	"github.com/lathe-ml/lathe/compiler/backend"
@@ -101,12 +102,16 @@ type schedulesMade struct {
 	used      *schedule.Book // the records that were taken
 }
 
-// add counts the sites of a program.
-func (s *schedulesMade) add(p *program.Program, best map[string]schedule.Record) {
+// add counts the sites of a program, and notes the records that made them.
+func (s *schedulesMade) add(p *program.Program, ranked map[string][]schedule.Record) {
 	for _, x := range p.Sites {
-		if r, ok := best[x.Key]; ok && x.Recorded {
+		made := slices.IndexFunc(ranked[x.Key], func(r schedule.Record) bool {
+			c, err := schedule.Parse(r.Schedule)
+			return err == nil && x.Chosen.Honours(c)
+		})
+		if x.Recorded && made >= 0 {
 			s.Recorded++
-			s.used.Add(r)
+			s.used.Add(ranked[x.Key][made])
 		} else {
 			s.Heuristic++
 		}
