@@ -46,7 +46,7 @@ func suite(t *testing.T, be backend.Backend, v variant, cache, dir string, tol c
 		}
 	}
 	o := backendtest.Options{CPU: v.cpu, Threads: 1, CacheDir: cache, Lower: compiler.Options{Precision: v.mode}}
-	if !v.models {
+	if v.byLayer() {
 		o.Error = v.mode.Bound()
 	}
 	if os.Getenv("TIMES") != "" {
@@ -76,7 +76,7 @@ func inVariants(t *testing.T, tol conformance.Tolerance, parts ...string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		wanted = []variant{{*cpuName, m, m.Bound() <= precision.Fast.Bound()}}
+		wanted = []variant{{*cpuName, m}}
 		if tr, err := cpu.Target(*cpuName); err == nil && tr.Arch == "arm64" && runtime.GOARCH != "arm64" {
 			emulate.Need(t)
 			be = emulated(t, "")
@@ -85,7 +85,7 @@ func inVariants(t *testing.T, tol conformance.Tolerance, parts ...string) {
 	be, reused := reusing(t, be)
 	cache, networks := t.TempDir(), tol == backendtest.Model
 	for _, v := range wanted {
-		if networks && !v.models {
+		if networks && v.byLayer() {
 			continue
 		}
 		t.Run(v.String(), func(t *testing.T) {
@@ -93,7 +93,7 @@ func inVariants(t *testing.T, tol conformance.Tolerance, parts ...string) {
 				t.Skip(why)
 			}
 			before := reused()
-			suite(t, be, v, cache, dir, tol)
+			suite(t, be, v, cache, dir, v.tolerance(t, tol))
 			t.Logf("%d artifacts are those of a variant before", reused()-before)
 		})
 	}

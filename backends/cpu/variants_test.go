@@ -14,6 +14,7 @@ import (
 	"github.com/lathe-ml/lathe/backends/cpu"
 	"github.com/lathe-ml/lathe/backends/cpuid"
 	"github.com/lathe-ml/lathe/compiler/backend"
+	"github.com/lathe-ml/lathe/compiler/conformance"
 	"github.com/lathe-ml/lathe/compiler/fault"
 	"github.com/lathe-ml/lathe/compiler/precision"
 	"github.com/lathe-ml/lathe/compiler/program"
@@ -23,9 +24,25 @@ import (
 type variant struct {
 	cpu  string
 	mode precision.Mode
-	// models is unset where outputs of whole networks have no stated error: their
-	// layers are held to the bound by the tests of `lathe bench --errors`.
-	models bool
+}
+
+// byLayer reports that outputs of whole networks have no stated error: their
+// layers are held to the bound by the tests of lathe bench --errors, and cases of
+// one op to it here.
+func (v variant) byLayer() bool { return v.mode.Bound() > precision.Fast.Bound() }
+
+// tolerance is that of f32. What the bound comes to in a network is added where
+// products are made of parts, in f32-fast on a matrix unit.
+func (v variant) tolerance(t *testing.T, f32 conformance.Tolerance) conformance.Tolerance {
+	t.Helper()
+	traits, err := cpu.Target(v.cpu)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v.mode == precision.Fast && traits.Has("amx-bf16") {
+		f32.Bound = v.mode.Bound()
+	}
+	return f32
 }
 
 func (v variant) String() string { return strings.ReplaceAll(v.cpu, "+", ",") + "@" + v.mode.String() }
@@ -33,16 +50,16 @@ func (v variant) String() string { return strings.ReplaceAll(v.cpu, "+", ",") + 
 // variants are the columns of the conformance tests. Cases whose code a column
 // before has too are not compiled again.
 var variants = []variant{
-	{"native", precision.F32, true},
-	{"native", precision.Fast, true},
-	{"native", precision.IEEE, true},
-	{"native", precision.F16, false},
-	{"native", precision.BF16, false},
-	{"x86-64-v3", precision.F32, true},
-	{"x86-64-v3", precision.Fast, true},
-	{emulatedUnit, precision.F32, true},
-	{emulatedUnit, precision.Fast, true},
-	{emulatedUnit, precision.BF16, false},
+	{"native", precision.F32},
+	{"native", precision.Fast},
+	{"native", precision.IEEE},
+	{"native", precision.F16},
+	{"native", precision.BF16},
+	{"x86-64-v3", precision.F32},
+	{"x86-64-v3", precision.Fast},
+	{emulatedUnit, precision.F32},
+	{emulatedUnit, precision.Fast},
+	{emulatedUnit, precision.BF16},
 }
 
 // emulatedUnit is this machine with a matrix unit, whose instructions are emulated
