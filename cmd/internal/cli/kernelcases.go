@@ -58,7 +58,10 @@ var kernelCases = []kernelCase{
 	matmul(512, 512, 512),
 	matmul(16, 256, 256),
 	products(12, 128, 64, 128),
+	matmul(128, 64, 33),
+	matmul(200, 80, 3),
 	products(12, 128, 128, 64),
+	products(8, 1, 64, 128),
 	depthwise(32, 112, 1),
 	depthwise(96, 112, 2),
 	depthwise(144, 56, 1),
@@ -95,6 +98,7 @@ var kernelCases = []kernelCase{
 	function("Tanh", 100, 1, 1000),
 	function("Exp", 100, 1, 1000),
 	function("Erf", 128, 1, 3072),
+	function("Sin", 100, 1, 1000),
 }
 
 // subjectName names the nodes whose kernels are timed; what stands before and
