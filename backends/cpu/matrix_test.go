@@ -52,7 +52,7 @@ func TestMatrixBounds(t *testing.T) {
 	traits := matrixUnit(t)
 	r := rand.New(rand.NewPCG(7, 2))
 	b := core.NewBuilder("bounds")
-	for i, c := range [][]int{{64, 32, 3, 13, 1}, {40, 24, 3, 9, 2}, {64, 48, 1, 10, 1}} {
+	for i, c := range [][]int{{64, 32, 3, 13, 1}, {40, 24, 3, 9, 2}, {64, 48, 1, 10, 1}, {3, 32, 7, 21, 2}} {
 		x := b.Input(fmt.Sprintf("x%d", i), tensor.F32, 1, c[0], c[3], c[3])
 		b.Output(conv(b, x, weights(r, c[0]*c[2]*c[2], c[1], c[0], c[2], c[2]), c[4], 1))
 	}
