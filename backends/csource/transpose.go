@@ -19,11 +19,13 @@ func (p *printer) transposed(f *loop.For) string {
 		return ""
 	}
 	s, ok := g.Body[0].(*loop.Store)
-	if !ok || s.Val.Kind != loop.Load || s.Val.Type != s.Buf.Type || s.Buf.Type.Size() != 4 {
+	if !ok || s.Val.Kind != loop.Load || s.Val.Type != s.Buf.Type {
 		return ""
 	}
 	outer, inner := f.Var, g.Var
-	if outer.N < 4 || inner.N < 4 {
+	size := s.Buf.Type.Size()
+	least, ok := map[int]int{4: 4, 1: 16}[size]
+	if !ok || outer.N < least || inner.N < least {
 		return ""
 	}
 	step := func(e *loop.Expr) (do, di int, rest *loop.Expr, ok bool) {
@@ -53,9 +55,9 @@ func (p *printer) transposed(f *loop.For) string {
 	to, from := at(s.Buf, dst, do), at(s.Val.Buf, src, so)
 	switch {
 	case di == 1 && so == 1 && do >= inner.N && si > 1:
-		return fmt.Sprintf("transpose_32(%s, %d, %s, %d, %d, %s);", to, do, from, si, inner.N, n)
+		return fmt.Sprintf("transpose_%d(%s, %d, %s, %d, %d, %s);", 8*size, to, do, from, si, inner.N, n)
 	case do == 1 && si == 1 && di > 1 && so > 1:
-		return fmt.Sprintf("transpose_32(%s, %d, %s, %d, %s, %d);", to, di, from, so, n, inner.N)
+		return fmt.Sprintf("transpose_%d(%s, %d, %s, %d, %s, %d);", 8*size, to, di, from, so, n, inner.N)
 	}
 	return ""
 }

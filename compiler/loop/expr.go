@@ -174,7 +174,7 @@ func To(d tensor.DType, e *Expr) *Expr {
 		}
 		return Of(tensor.Convert(t, d), 0)
 	}
-	if e.Kind == Cast && e.Type == tensor.F32 && e.Args[0].Type == d && Compute(d) == tensor.F32 {
+	if e.Kind == Cast && e.Type == tensor.F32 && e.Args[0].Type == d && (Compute(d) == tensor.F32 || d.IsInteger() && d.Bits() <= 16) {
 		return e.Args[0] // widened, and back
 	}
 	return &Expr{Kind: Cast, Type: d, Args: []*Expr{e}}

@@ -458,13 +458,13 @@ FN float erf_f32(float x) {
    hold: interleaving halves of rows log2 W times exchanges the axes. The last
    blocks of a row or column overlap those before them. 64 rows at a time keep
    the pages that are touched few. */
-#define TRANSPOSE(W, LO, HI) \
-  typedef u32 block##W __attribute__((vector_size(4 * W))); \
-  typedef u32 loose##W __attribute__((vector_size(4 * W), aligned(4), may_alias)); \
-  FN void transpose_block##W(u32 *d, i64 ds, const u32 *s, i64 ss) { \
-    const block##W lo = LO, hi = HI; \
-    block##W a[W], b[W]; \
-    _Pragma("GCC unroll 16") for (int i = 0; i < W; i++) a[i] = *(const loose##W *)(s + i * ss); \
+#define TRANSPOSE(W, T, LO, HI) \
+  typedef T block##W##_##T __attribute__((vector_size(sizeof(T) * W))); \
+  typedef T loose##W##_##T __attribute__((vector_size(sizeof(T) * W), aligned(sizeof(T)), may_alias)); \
+  FN void transpose_block##W##_##T(T *d, i64 ds, const T *s, i64 ss) { \
+    const block##W##_##T lo = LO, hi = HI; \
+    block##W##_##T a[W], b[W]; \
+    _Pragma("GCC unroll 16") for (int i = 0; i < W; i++) a[i] = *(const loose##W##_##T *)(s + i * ss); \
     _Pragma("GCC unroll 4") for (int k = 1; k < W; k *= 2) { \
       _Pragma("GCC unroll 8") for (int i = 0; i < W / 2; i++) { \
         b[2 * i] = __builtin_shuffle(a[i], a[i + W / 2], lo); \
@@ -472,38 +472,46 @@ FN float erf_f32(float x) {
       } \
       _Pragma("GCC unroll 16") for (int i = 0; i < W; i++) a[i] = b[i]; \
     } \
-    _Pragma("GCC unroll 16") for (int i = 0; i < W; i++) *(loose##W *)(d + i * ds) = a[i]; \
+    _Pragma("GCC unroll 16") for (int i = 0; i < W; i++) *(loose##W##_##T *)(d + i * ds) = a[i]; \
   } \
-  static __attribute__((noinline, unused)) void transpose_by##W(u32 *d, i64 ds, const u32 *s, i64 ss, i64 rows, i64 cols) { \
+  static __attribute__((noinline, unused)) void transpose_by##W##_##T(T *d, i64 ds, const T *s, i64 ss, i64 rows, i64 cols) { \
     for (i64 r0 = 0; r0 < rows; r0 += 64) { \
       i64 r1 = r0 + 64 < rows ? r0 + 64 : rows; \
       for (i64 c = 0; c < cols; c += W) { \
         i64 at = c + W > cols ? cols - W : c; \
         for (i64 r = r0; r < r1; r += W) { \
           i64 from = r + W > rows ? rows - W : r; \
-          transpose_block##W(d + at * ds + from, ds, s + from * ss + at, ss); \
+          transpose_block##W##_##T(d + at * ds + from, ds, s + from * ss + at, ss); \
         } \
       } \
     } \
   }
-TRANSPOSE(4, ((block4){0, 4, 1, 5}), ((block4){2, 6, 3, 7}))
+TRANSPOSE(4, u32, ((block4_u32){0, 4, 1, 5}), ((block4_u32){2, 6, 3, 7}))
 #ifdef __AVX__
-TRANSPOSE(8, ((block8){0, 8, 1, 9, 2, 10, 3, 11}), ((block8){4, 12, 5, 13, 6, 14, 7, 15}))
+TRANSPOSE(8, u32, ((block8_u32){0, 8, 1, 9, 2, 10, 3, 11}), ((block8_u32){4, 12, 5, 13, 6, 14, 7, 15}))
 #endif
 #ifdef __AVX512F__
-TRANSPOSE(16, ((block16){0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23}), ((block16){8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31}))
+TRANSPOSE(16, u32, ((block16_u32){0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23}), ((block16_u32){8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31}))
 #endif
 FN void transpose_32(void *dst, i64 ds, const void *src, i64 ss, i64 rows, i64 cols) {
   u32 *d = dst;
   const u32 *s = src;
 #ifdef __AVX512F__
-  if (rows >= 16 && cols >= 16) { transpose_by16(d, ds, s, ss, rows, cols); return; }
+  if (rows >= 16 && cols >= 16) { transpose_by16_u32(d, ds, s, ss, rows, cols); return; }
 #endif
 #ifdef __AVX__
-  if (rows >= 8 && cols >= 8) { transpose_by8(d, ds, s, ss, rows, cols); return; }
+  if (rows >= 8 && cols >= 8) { transpose_by8_u32(d, ds, s, ss, rows, cols); return; }
 #endif
-  if (rows >= 4 && cols >= 4) { transpose_by4(d, ds, s, ss, rows, cols); return; }
+  if (rows >= 4 && cols >= 4) { transpose_by4_u32(d, ds, s, ss, rows, cols); return; }
   for (i64 c = 0; c < cols; c++)
     for (i64 r = 0; r < rows; r++) memcpy(d + c * ds + r, s + r * ss + c, 4);
+}
+TRANSPOSE(16, u8, ((block16_u8){0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23}), ((block16_u8){8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31}))
+FN void transpose_8(void *dst, i64 ds, const void *src, i64 ss, i64 rows, i64 cols) {
+  u8 *d = dst;
+  const u8 *s = src;
+  if (rows >= 16 && cols >= 16) { transpose_by16_u8(d, ds, s, ss, rows, cols); return; }
+  for (i64 c = 0; c < cols; c++)
+    for (i64 r = 0; r < rows; r++) d[c * ds + r] = s[r * ss + c];
 }
 #endif
