@@ -118,11 +118,15 @@ func (k *kb) nestLanes(g *group, n nest, dst *place, out *loop.Buffer, shape []i
 	o := k.fresh("o", tensor.Numel(rest))
 	ridxOuter := loop.Unflatten(loop.V(o), rest)
 	accs := k.local("acc", n.acc, chunk)
+	first := loop.Mul(ridxOuter[n.lane], chunk)
 	ragged := size%chunk != 0
+	if ragged && n.chunk == 0 { // the last chunk ends with the axis, and repeats some elements
+		first, ragged = loop.Clamp(first, 0, size-chunk), false
+	}
 	lanes := func(build func(idx []*loop.Expr, at *loop.Expr) loop.Stmt) loop.Stmt {
 		v := k.fresh("l", chunk)
 		idx := slices.Clone(ridxOuter)
-		idx[n.lane] = loop.Add(loop.Mul(ridxOuter[n.lane], chunk), loop.V(v))
+		idx[n.lane] = loop.Add(first, loop.V(v))
 		s := build(idx, loop.V(v))
 		if ragged {
 			s = &loop.Cond{If: loop.Less(idx[n.lane], loop.Int(size)), Then: []loop.Stmt{s}}
