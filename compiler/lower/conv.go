@@ -121,6 +121,9 @@ type convTile struct {
 	period      *loop.Expr
 	unitWeights int
 	direct      bool
+
+	edge  [2]taps // of rows and columns, of the tile being made
+	skips bool    // whether tiles leave out taps that read padding
 }
 
 func (l *lowerer) emitTiledConv(g *group) (bool, error) {
@@ -206,15 +209,20 @@ func (l *lowerer) conv(c *tiledConv, g *group, dst *place) error {
 	}
 	if c.groups != nil {
 		t.shape = l.tile(c.site, c.groups.widest(), t.rows, t.cols, steps, false)
+		t.decideSkips()
 		t.emitGroups(l)
 		return nil
 	}
 	if c.acrossPixels() {
 		t.shape = c.acrossShape(l)
+		t.allTaps()
 		t.emit(l)
 		return nil
 	}
-	t.shape = l.tile(c.site, c.groupOr(1), t.rows, t.cols, steps, c.depthwise, func(s tileShape) float64 { return c.reread(s, 4*t.lanes) })
+	t.shape = l.tile(c.site, c.groupOr(1), t.rows, t.cols, steps, c.depthwise, func(s tileShape) float64 {
+		return c.reread(s, 4*t.lanes) - t.saved(s)*float64(c.groupOr(1)*t.rows*t.cols*steps)
+	})
+	t.decideSkips()
 	t.emit(l)
 	return nil
 }
@@ -298,10 +306,7 @@ func (t *convTile) rowsOf(ob int, image, block, row *loop.Expr) []loop.Stmt {
 	if zero := t.zeroHalos(ob, image, block); zero != nil {
 		body = append(body, choice(row, 1, (t.rows+t.shape.TR-1)/t.shape.TR, func() []loop.Stmt { return zero }, func() []loop.Stmt { return nil })...)
 	}
-	oh := loop.Mul(row, t.shape.TR)
-	return append(body, choice(row, t.rows/t.shape.TR, (t.rows+t.shape.TR-1)/t.shape.TR,
-		func() []loop.Stmt { return t.colsOf(ob, t.shape.TR, image, block, oh) },
-		func() []loop.Stmt { return t.colsOf(ob, t.rows%t.shape.TR, image, block, oh) })...)
+	return append(body, t.rowsByTaps(ob, image, block, row)...)
 }
 
 func (t *convTile) zeroHalos(ob int, image, block *loop.Expr) []loop.Stmt {
@@ -316,11 +321,19 @@ func (t *convTile) zeroHalos(ob int, image, block *loop.Expr) []loop.Stmt {
 func (t *convTile) colsOf(ob, tr int, image, block, oh *loop.Expr) []loop.Stmt {
 	var body []loop.Stmt
 	tw := t.shape.TW
-	if full := t.cols / tw; full > 0 {
-		c := t.k.fresh("x", full)
-		body = loop.Nest([]*loop.Var{c}, []loop.LoopKind{loop.Serial}, t.tileAt(ob, tr, tw, image, block, oh, loop.Mul(loop.V(c), tw))...)
+	first := 0
+	for _, r := range t.tapRuns(1, t.cols/tw, tw) {
+		t.edge[1] = r.taps
+		c := t.k.fresh("x", r.n)
+		at := loop.Mul(loop.Add(loop.V(c), loop.Int(first)), tw)
+		body = append(body, loop.Nest([]*loop.Var{c}, []loop.LoopKind{loop.Serial}, t.tileAt(ob, tr, tw, image, block, oh, at)...)...)
+		first += r.n
 	}
 	if rest := t.cols % tw; rest > 0 {
+		t.edge[1] = taps{0, t.Kernel[1]}
+		if t.skips {
+			t.edge[1] = t.reached(1, t.cols-rest, rest)
+		}
 		body = append(body, t.tileAt(ob, tr, rest, image, block, oh, loop.Int(t.cols-rest))...)
 	}
 	return body
@@ -364,8 +377,8 @@ func (t *convTile) tileAt(ob, tr, tw int, image, block, oh, ow *loop.Expr) []loo
 		XP: t.points(xl, tr, tw, t.Strides[0], t.Strides[1])}
 	ih := loop.Add(loop.Mul(oh, t.Strides[0]), loop.Int(-t.Lo[0]))
 	iw := loop.Add(loop.Mul(ow, t.Strides[1]), loop.Int(-t.Lo[1]))
-	rows := loop.Red{N: kh, XStep: t.Dilations[0] * xl.cols() * xl.L}
-	cols := loop.Red{N: kw, XStep: t.Dilations[1] * xl.L}
+	rows := loop.Red{N: t.edge[0].to - t.edge[0].from, XStep: t.Dilations[0] * xl.cols() * xl.L}
+	cols := loop.Red{N: t.edge[1].to - t.edge[1].from, XStep: t.Dilations[1] * xl.L}
 	var plane *loop.Expr
 	perBlock := kh * kw // weight vectors per output block
 	switch {
@@ -390,8 +403,8 @@ func (t *convTile) tileAt(ob, tr, tw int, image, block, oh, ow *loop.Expr) []loo
 		tile.Red, tile.More = t.channels(xl.plane(), vec, []loop.Red{rows, cols})
 		perBlock *= t.icb * lanes
 	}
-	tile.XAt = t.at(xl, plane, ih, iw)
-	tile.WAt = loop.Mul(block, perBlock*lanes)
+	tile.XAt = loop.Add(t.at(xl, plane, ih, iw), loop.Int(t.edge[0].from*rows.XStep+t.edge[1].from*cols.XStep))
+	tile.WAt = loop.Add(loop.Mul(block, perBlock*lanes), loop.Int(t.edge[0].from*rows.WStep+t.edge[1].from*cols.WStep))
 	if t.bb != nil {
 		tile.BAt = loop.Mul(block, lanes)
 	}
@@ -410,26 +423,6 @@ func (t *convTile) tileAt(ob, tr, tw int, image, block, oh, ow *loop.Expr) []loo
 		tile.SP = append(tile.SP, p*lanes)
 	}
 	return []loop.Stmt{tile, t.epilogue(ob, tr, tw, image, block, oh, ow)}
-}
-
-// channels are the loops over input channels, in blocks that are plane apart,
-// with those of the kernel inside. The last block may be part full, and then has
-// loops of its own.
-func (t *convTile) channels(plane, vec int, kernel []loop.Red) ([]loop.Red, []loop.Part) {
-	grp, n := t.kind.Group(), t.ic/t.Groups
-	of := func(blocks, n int) []loop.Red {
-		per := loop.Red{N: blocks, XStep: plane, WStep: t.Kernel[0] * t.Kernel[1] * t.lanes * vec}
-		return slices.Concat([]loop.Red{per}, kernel, []loop.Red{{N: (n + grp - 1) / grp, XStep: grp, WStep: vec * grp}})
-	}
-	rest := n % t.lanes
-	switch {
-	case rest == 0 || (rest+grp-1)/grp*grp == t.lanes:
-		return of(t.icb, t.lanes), nil
-	case t.icb == 1:
-		return of(1, rest), nil
-	}
-	red := of(t.icb-1, t.lanes)
-	return red, []loop.Part{{X: red[0].N * red[0].XStep, W: red[0].N * red[0].WStep, Red: of(1, rest)}}
 }
 
 // epilogue computes what a tile does not do itself, from scratch to output.

@@ -24,7 +24,10 @@ func TestConvolutions(t *testing.T) {
 		{34, 68, 1, 1, 1, 2, 5, 5},
 		{24, 48, 3, 1, 2, 24, 6, 6}, // filters of one channel
 		{60, 60, 3, 1, 1, 3, 6, 6},
-		{32, 6, 3, 1, 1, 1, 6, 6}, // few outputs on a small map
+		{32, 32, 3, 1, 5, 1, 7, 12}, // taps that read padding alone
+		{16, 32, 7, 1, 1, 1, 4, 5},
+		{32, 16, 3, 1, 2, 1, 9, 11}, // images of remainders
+		{32, 6, 3, 1, 1, 1, 6, 6},   // few outputs on a small map
 	} {
 		for _, o := range []lower.Options{wide, {Lanes: 8, Regs: 16}, {Lanes: 4, Regs: 32}} {
 			t.Run(fmt.Sprintf("%+v lanes %d", c, o.Lanes), func(t *testing.T) {

@@ -109,7 +109,7 @@ func (c *tiledConv) groupsPay(lanes int, blocked bool) bool {
 	} else {
 		blocks += moved
 	}
-	return blocks < pixels
+	return 3*blocks < 2*pixels // other layers around it are rows of pixels then, too
 }
 
 // channelRun is neighbouring channels of a group within blocks: n of each of blocks

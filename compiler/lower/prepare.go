@@ -183,7 +183,7 @@ func (r *rebuild) node(n *ir.Node) {
 // flattened rebuilds a node of one or three spatial axes as one of two, nil if
 // it stays as it is.
 func (r *rebuild) flattened(n *ir.Node, in []*ir.Value) *ir.Value {
-	for _, f := range []func(*ir.Node, []*ir.Value) *ir.Value{r.lifted, r.ofImages, r.volume, r.unshaped} {
+	for _, f := range []func(*ir.Node, []*ir.Value) *ir.Value{r.lifted, r.ofImages, r.volume, r.phased, r.unshaped} {
 		if y := f(n, in); y != nil {
 			return y
 		}
