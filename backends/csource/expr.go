@@ -241,7 +241,8 @@ func shared(roots ...*loop.Expr) []*loop.Expr {
 }
 
 // ahead lists the loads behind choices that may be done whatever is chosen. A C
-// compiler must not do so itself, and makes no vectors of a loop with branches.
+// compiler must not do so itself, and makes no vectors of a loop with branches;
+// of local arrays it knows the size.
 func ahead(roots ...*loop.Expr) (out []*loop.Expr) {
 	seen := map[*loop.Expr]bool{}
 	var visit func(e *loop.Expr, chosen bool)

@@ -60,17 +60,18 @@ func writtenOut(geo core.ConvDims) bool {
 // element and its guard.
 func (s *slidingWindow) fold(kh, kw int, tap func(a, b int) (t, guard *loop.Expr)) *loop.Expr {
 	var acc *loop.Expr
-	for a := range kh {
-		for b := range kw {
-			t, guard := tap(a, b)
-			if !always(guard) {
-				t = loop.If(guard, t, s.init)
-			}
-			if acc == nil {
-				acc = t
-				continue
-			}
-			acc = loop.Fn(s.fn, t, acc) // whether t is a number is found out beside, whether acc is would be waited for
+	for i := range kh * kw {
+		t, guard := tap(i/kw, i%kw)
+		if !always(guard) {
+			t = loop.If(guard, t, s.init)
+		}
+		switch i {
+		case 0:
+			acc = t
+		case 1:
+			acc = loop.Fn(s.fn, acc, t)
+		default: // whether t is a number is found out beside; whether acc is would be waited for
+			acc = loop.Fn(s.fn, t, acc)
 		}
 	}
 	return acc
