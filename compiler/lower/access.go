@@ -261,9 +261,27 @@ func (k *kb) gather(n *ir.Node, idx []*loop.Expr) *loop.Expr {
 	axis := n.Int("axis", 0)
 	in := x.Static()
 	r := pos.Rank()
-	p := k.position(k.access(pos, idx[axis:axis+r]), in[axis])
+	p := k.access(pos, idx[axis:axis+r])
+	if fromStart(pos.Const) {
+		p = loop.Clamp(loop.To(tensor.I64, p), 0, in[axis]-1)
+	} else {
+		p = k.position(p, in[axis])
+	}
 	src := append(append(append([]*loop.Expr{}, idx[:axis]...), p), idx[axis+r:]...)
 	return k.access(x, src)
+}
+
+// fromStart reports constant positions of which none counts from the end.
+func fromStart(t *tensor.Tensor) bool {
+	if t == nil || t.DType.IsFloat() {
+		return false
+	}
+	for i := range t.Len() {
+		if t.Int(i) < 0 {
+			return false
+		}
+	}
+	return true
 }
 
 func (k *kb) position(p *loop.Expr, size int) *loop.Expr {
