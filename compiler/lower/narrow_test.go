@@ -276,3 +276,26 @@ func TestByteSums(t *testing.T) {
 		t.Errorf("%d kernels on a CPU without products of bytes, want one for each part of each sum", n)
 	}
 }
+
+// TestColumnScales: a product whose weights have a scale for each column, as
+// quantizing per channel gives, is one of bytes.
+func TestColumnScales(t *testing.T) {
+	r := rand.New(rand.NewPCG(18, 8))
+	b := core.NewBuilder("g")
+	x := quantize(b, b.Input("x", tensor.F32, 2, 5, 64), 1.0/64, 130)
+	w := tensor.New(tensor.I8, 64, 37)
+	for i := range w.Len() {
+		w.SetInt(i, r.Int64N(255)-127)
+	}
+	scale := tensor.New(tensor.F32, 1, 37)
+	for i := range 37 {
+		scale.SetFloat(i, float64(1+i)/4096)
+	}
+	y := b.MatMul(x, b.Mul(b.Cast(b.Const(w), tensor.F32), b.BroadcastTo(b.Const(scale), 64, 37)), tensor.F32)
+	b.Output(quantize(b, y, 1.0/4, 3))
+	for _, o := range byteTargets {
+		if n := tilesOf(lowered(t, b.G, o), "u8s8"); n != 1 {
+			t.Errorf("%d lanes: %d kernels with products of bytes, want 1", o.Lanes, n)
+		}
+	}
+}

@@ -223,9 +223,12 @@ func (r *rebuild) unscaled(n *ir.Node, in []*ir.Value) *ir.Value {
 	if in[0].DType() != tensor.F32 || n.Outputs[0].DType() != tensor.F32 && !narrow(n.Outputs[0].DType()) {
 		return nil
 	}
-	channel := 0
+	channel, last := 0, 1 // the axes of output channels in the weights and in the result
 	if n.Op == "dot" {
-		channel = -1
+		channel, last = -1, n.Outputs[0].Rank()-1
+		if rf := core.DotAxes(n).RF; len(rf) == 1 {
+			channel = rf[0]
+		}
 	}
 	x, sx := wholeTimes(in[0], -1)
 	w, sw := wholeTimes(in[1], channel)
@@ -241,7 +244,7 @@ func (r *rebuild) unscaled(n *ir.Node, in []*ir.Value) *ir.Value {
 	shape := []int{}
 	if sw.Len() > 1 {
 		shape = slices.Repeat([]int{1}, y.Rank())
-		shape[1] = sw.Len()
+		shape[last] = sw.Len()
 	}
 	scale = scale.Reshaped(shape...)
 	return r.scale(y, scale)

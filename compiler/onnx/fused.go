@@ -80,7 +80,11 @@ func expandQGemm(c *Ctx) {
 		a = swapLast(c, a)
 	}
 	if c.N.Int("transB", 0) != 0 {
-		w = swapLast(c, w)
+		if w.Const != nil { // whose sums are then constants, whatever its size
+			w = b.Const(now(c, "transpose", w.Const, "perm", []int{1, 0}))
+		} else {
+			w = swapLast(c, w)
+		}
 	}
 	acc := matmulInteger(c, a, w, c.Opt(2), c.Opt(5))
 	if bias := c.Opt(6); bias != nil {
