@@ -68,8 +68,13 @@ func (t *convTile) share(s tileShape) float64 {
 }
 
 // saved is the share of the work that speaks for a tile because it leaves taps
-// out: little is lost again where flat tiles read weights more often.
+// out: little is lost again, and all on small maps, where flat tiles read weights
+// more often.
 func (t *convTile) saved(s tileShape) float64 {
+	const small = 256 // points
+	if t.Out[0]*t.Out[1] < small {
+		return 0
+	}
 	if share := t.share(s); share < 0.8 {
 		return 1 - share
 	}
