@@ -185,12 +185,12 @@ func TestCrossCompilers(t *testing.T) {
 	makes := func(m string) string {
 		return script(t, version+"[ \"$1\" = -dumpmachine ] && { echo "+m+"-linux-gnu; exit 0; }\nexit 1\n")
 	}
+	wrong, right := makes(mine), makes(machine) // while there is a shell
 	t.Setenv("CC", "")
 	t.Setenv("PATH", filepath.Dir(script(t, "exit 1\n"))) // a cc that does nothing
 	if _, err := FindFor(other, ""); fault.KindOf(err) != fault.Toolchain || !strings.Contains(err.Error(), machine) || !strings.Contains(fault.HintOf(err), "apt-get install gcc-") {
 		t.Errorf("without any: %v, hint %s", err, fault.HintOf(err))
 	}
-	wrong, right := makes(mine), makes(machine)
 	if _, err := FindFor(other, wrong); fault.KindOf(err) != fault.Toolchain || !strings.Contains(err.Error(), "does not make code for "+machine) {
 		t.Errorf("the machine's own: %v", err)
 	}

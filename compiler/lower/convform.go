@@ -24,166 +24,212 @@ const (
 	formBF16      = "bf16"      // direct, products of bfloat16 values
 )
 
+// convMenu are the forms that a convolution may take and the one that the
+// heuristic picks, "" if none.
+type convMenu struct {
+	heuristic string
+	possible  []string
+	cycles    float64      // of the heuristic's form, where a matrix unit may be faster
+	units     []matrixForm // of those among the possible ones
+	bytes     operands
+	across    bool // bytes are a depthwise form's
+}
+
 // decide picks the form, false if none serves.
 func (c *tiledConv) decide(l *lowerer, n *ir.Node) bool {
-	lanes, g := l.o.Lanes, c.Groups
+	lanes := l.o.Lanes
 	c.mode = l.mode(n)
 	c.exact = slices.ContainsFunc(l.uses[n.Outputs[0]], func(u *ir.Node) bool { return u.Op == "cast" && u.Outputs[0].DType().IsInteger() })
-	blocks := func(n int) int { return (n + lanes - 1) / lanes }
-	c.icb, c.ocb = blocks(c.ic), blocks(c.oc)
-	var heuristic string
-	var possible []string
-	cycles := 0.0 // of the heuristic's form, where a matrix unit may be faster
+	c.icb, c.ocb = blocksOf(c.ic, lanes), blocksOf(c.oc, lanes)
 	blocked := l.fromBlocks(n.Inputs[0])
-	halves, short := operands{kind: loop.TileBF16}, l.halves(c.mode) && c.ic/g >= 8
-	if c.rowwiseFits(lanes) {
-		heuristic, possible = formPixels, []string{formPixels}
-	}
-	switch {
-	case g == 1:
-		form := formDirect
-		if c.ic < lanes {
-			if !blocked {
-				form = formPlanar
-			}
-			possible = append(possible, formPlanar)
-		}
-		possible = append(possible, formDirect)
-		for _, m := range c.winograds(l) {
-			possible = append(possible, formWinograd+strconv.Itoa(m))
-		}
-		switch {
-		case heuristic != "" && c.oc*4 <= lanes*3 && !(blocked && c.blocksPay(lanes)):
-		case heuristic == "" && c.oc*4 <= lanes && c.ic*c.Kernel[1] >= 2*lanes && c.Kernel[1] >= lanes:
-			// Long rows of few outputs: the general nest has them in its lanes.
-		default:
-			heuristic = form
-			relative := 1.0
-			if short {
-				heuristic, relative = formBF16, 0.5
-			}
-			m, vectors := c.chooseWinograd(l, relative)
-			cycles = vectors / vectorsPerCycle
-			if m > 0 {
-				heuristic = formWinograd + strconv.Itoa(m)
-				cycles = vectors / transformedPerCycle
-			}
-		}
-	case g == c.ic && g == c.oc:
-		possible = append(possible, formDepthwise)
-		// Moving pixels into blocks takes longer than the convolution.
-		if g*2 >= lanes && (heuristic == "" || blocked) {
-			heuristic = formDepthwise
-		}
-	case (c.ic/g)%lanes == 0 && (c.oc/g)%lanes == 0:
-		heuristic, possible = formDirect, append(possible, formDirect)
-		cycles = float64(c.ocb*c.Out[0]*c.Out[1]*c.Kernel[0]*c.Kernel[1]*c.ic/g) / vectorsPerCycle
-		if short {
-			heuristic = formBF16
-		}
-	default:
-		if c.groups = c.planGroups(lanes); c.groups != nil {
-			possible = append(possible, formGroups)
-			if heuristic == "" || c.groupsPay(lanes, blocked) {
-				heuristic = formGroups
-			}
-		}
-	}
-	if short && slices.Contains(possible, formDirect) {
-		possible = append(possible, formBF16)
-	}
-	c.tight = g == 1 && c.ic <= packedChannels && !blocked && c.Kernel[1] <= packedPixels && c.Strides[1] <= packedPixels && c.Dilations[1] == 1
-	var units []matrixForm
-	if n.Outputs[0].DType() == tensor.F32 {
-		units = c.matrixForms(l, n.Inputs[0].Static()[0], c.winograds(l))
+	m := c.vectorForms(l, blocked)
+	c.tight = c.Groups == 1 && c.ic <= packedChannels && !blocked && c.Kernel[1] <= packedPixels && c.Strides[1] <= packedPixels && c.Dilations[1] == 1
+	images := n.Inputs[0].Static()[0]
+	if m.cycles *= float64(images) / float64(max(l.o.Threads, 1)); n.Outputs[0].DType() == tensor.F32 {
+		c.unitForms(l, &m, images)
 	}
 	tight := c.tight
 	c.tight = false // bytes are not
-	cycles *= float64(n.Inputs[0].Static()[0]) / float64(max(l.o.Threads, 1))
-	for _, f := range units {
-		possible = append(possible, f.name)
-		if f.cycles < cycles {
-			heuristic, cycles = f.name, f.cycles
-		}
-	}
-	bytes, ok := l.bytes(n.Inputs[0], c.w, c.ic/g*c.Kernel[0]*c.Kernel[1])
-	if ok && (bytes.center == 0 || g == 1 && c.pointwise()) && (g == 1 && c.ic >= 4 || g > 1 && slices.Contains(possible, formDirect)) {
-		possible = append(possible, formInt8)
-		if heuristic != formPixels && heuristic != "" {
-			heuristic = formInt8
-		}
-		images := n.Inputs[0].Static()[0]
-		if f, ok := c.byteForm(l, images, bytes); ok {
-			possible = append(possible, f.name)
-			units = append(units, f)
-			vectors := float64(images*c.ocb*c.Out[0]*c.Out[1]*c.Kernel[0]*c.Kernel[1]) * float64((c.ic/g+3)/4)
-			if heuristic == formInt8 && f.cycles < vectors/vectorsPerCycle/float64(max(l.o.Threads, 1)) {
-				heuristic = f.name
-			}
-		}
-	}
-	across := ok && bytes.center == 0 && slices.Contains(possible, formDepthwise) && c.Dilations[1] == 1 && c.Kernel[0]*c.Kernel[1] <= maxAcross
-	if across {
-		possible = append(possible, formInt8)
-		if heuristic == formDepthwise {
-			heuristic = formInt8
-		}
-	}
-	if n.Outputs[0].DType() == tensor.I32 {
-		if !slices.Contains(possible, formInt8) {
-			return false
-		}
-		possible = possible[slices.Index(possible, formInt8):]
-		if heuristic != formAMXInt8 {
-			heuristic = formInt8
-		}
-	}
-	if heuristic == "" {
+	c.byteForms(l, &m, n.Inputs[0])
+	if n.Outputs[0].DType() == tensor.I32 && !m.wholeOnly() || m.heuristic == "" {
 		return false
 	}
 	c.site = l.siteOf(n, fmt.Sprintf("conv x%s w%s stride%s dilation%s pad%s,%s groups%d", dims(n.Inputs[0].Static()), dims(n.Inputs[1].Static()),
-		dims(c.Strides), dims(c.Dilations), dims(c.Lo), dims(c.Hi), g))
-	form := c.site.form(heuristic, possible...)
+		dims(c.Strides), dims(c.Dilations), dims(c.Lo), dims(c.Hi), c.Groups))
+	c.take(m, c.site.form(m.heuristic, m.possible...), tight, lanes)
+	return true
+}
+
+// blocksOf is how many blocks of lanes n channels fill.
+func blocksOf(n, lanes int) int { return (n + lanes - 1) / lanes }
+
+// vectorForms are the forms on vectors of floats.
+func (c *tiledConv) vectorForms(l *lowerer, blocked bool) convMenu {
+	lanes, g := l.o.Lanes, c.Groups
+	var m convMenu
+	short := l.halves(c.mode) && c.ic/g >= 8
+	if c.rowwiseFits(lanes) {
+		m.heuristic, m.possible = formPixels, []string{formPixels}
+	}
+	switch {
+	case g == 1:
+		c.denseForms(l, &m, blocked, short)
+	case g == c.ic && g == c.oc:
+		m.possible = append(m.possible, formDepthwise)
+		// Moving pixels into blocks takes longer than the convolution.
+		if g*2 >= lanes && (m.heuristic == "" || blocked) {
+			m.heuristic = formDepthwise
+		}
+	case (c.ic/g)%lanes == 0 && (c.oc/g)%lanes == 0:
+		m.heuristic, m.possible = formDirect, append(m.possible, formDirect)
+		m.cycles = float64(c.ocb*c.Out[0]*c.Out[1]*c.Kernel[0]*c.Kernel[1]*c.ic/g) / vectorsPerCycle
+		if short {
+			m.heuristic = formBF16
+		}
+	default:
+		if c.groups = c.planGroups(lanes); c.groups != nil {
+			m.possible = append(m.possible, formGroups)
+			if m.heuristic == "" || c.groupsPay(lanes, blocked) {
+				m.heuristic = formGroups
+			}
+		}
+	}
+	if short && slices.Contains(m.possible, formDirect) {
+		m.possible = append(m.possible, formBF16)
+	}
+	return m
+}
+
+// denseForms are those of one group.
+func (c *tiledConv) denseForms(l *lowerer, m *convMenu, blocked, short bool) {
+	lanes, form := l.o.Lanes, formDirect
+	if c.ic < lanes {
+		if !blocked {
+			form = formPlanar
+		}
+		m.possible = append(m.possible, formPlanar)
+	}
+	m.possible = append(m.possible, formDirect)
+	for _, size := range c.winograds(l) {
+		m.possible = append(m.possible, formWinograd+strconv.Itoa(size))
+	}
+	switch {
+	case m.heuristic != "" && c.oc*4 <= lanes*3 && !(blocked && c.blocksPay(lanes)):
+	case m.heuristic == "" && c.oc*4 <= lanes && c.ic*c.Kernel[1] >= 2*lanes && c.Kernel[1] >= lanes:
+		// Long rows of few outputs: the general nest has them in its lanes.
+	default:
+		m.heuristic = form
+		relative := 1.0
+		if short {
+			m.heuristic, relative = formBF16, 0.5
+		}
+		size, vectors := c.chooseWinograd(l, relative)
+		m.cycles = vectors / vectorsPerCycle
+		if size > 0 {
+			m.heuristic = formWinograd + strconv.Itoa(size)
+			m.cycles = vectors / transformedPerCycle
+		}
+	}
+}
+
+// unitForms adds the forms on a matrix unit of floats in parts.
+func (c *tiledConv) unitForms(l *lowerer, m *convMenu, images int) {
+	m.units = c.matrixForms(l, images, c.winograds(l))
+	for _, f := range m.units {
+		m.possible = append(m.possible, f.name)
+		if f.cycles < m.cycles {
+			m.heuristic, m.cycles = f.name, f.cycles
+		}
+	}
+}
+
+// byteForms adds the forms on bytes, where the operands are such.
+func (c *tiledConv) byteForms(l *lowerer, m *convMenu, x *ir.Value) {
+	g, kk := c.Groups, c.Kernel[0]*c.Kernel[1]
+	bytes, ok := l.bytes(x, c.w, c.ic/g*kk)
+	if !ok {
+		return
+	}
+	m.bytes = bytes
+	if (bytes.center == 0 || g == 1 && c.pointwise()) && (g == 1 && c.ic >= 4 || g > 1 && slices.Contains(m.possible, formDirect)) {
+		m.possible = append(m.possible, formInt8)
+		if m.heuristic != formPixels && m.heuristic != "" {
+			m.heuristic = formInt8
+		}
+		images := x.Static()[0]
+		if f, ok := c.byteForm(l, images, bytes); ok {
+			m.possible = append(m.possible, f.name)
+			m.units = append(m.units, f)
+			vectors := float64(images*c.ocb*c.Out[0]*c.Out[1]*kk) * float64((c.ic/g+3)/4)
+			if m.heuristic == formInt8 && f.cycles < vectors/vectorsPerCycle/float64(max(l.o.Threads, 1)) {
+				m.heuristic = f.name
+			}
+		}
+	}
+	if bytes.center == 0 && slices.Contains(m.possible, formDepthwise) && c.Dilations[1] == 1 && kk <= maxAcross {
+		m.across = true
+		m.possible = append(m.possible, formInt8)
+		if m.heuristic == formDepthwise {
+			m.heuristic = formInt8
+		}
+	}
+}
+
+// wholeOnly leaves the forms whose sums are whole numbers; false if there are
+// none.
+func (m *convMenu) wholeOnly() bool {
+	i := slices.Index(m.possible, formInt8)
+	if i < 0 {
+		return false
+	}
+	m.possible = m.possible[i:]
+	if m.heuristic != formAMXInt8 {
+		m.heuristic = formInt8
+	}
+	return true
+}
+
+// take sets what a form of the menu means for the geometry. tight says that
+// the pixels of a row may lie side by side in a matrix unit's rows.
+func (c *tiledConv) take(m convMenu, form string, tight bool, lanes int) {
 	if form != formGroups {
 		c.groups = nil
 	}
-	i := slices.IndexFunc(units, func(f matrixForm) bool { return f.name == form })
+	i := slices.IndexFunc(m.units, func(f matrixForm) bool { return f.name == form })
 	c.tight = tight && i >= 0 && form != formAMXInt8
 	switch form {
 	case formGroups:
+		return
 	case formPixels:
 		c.rowwise = true
+		return
 	case formDepthwise:
 		c.depthwise = true
-	case formInt8:
-		if c.operands = bytes; across {
-			c.depthwise = true
-			return true
-		}
-		c.groupWidth, c.icb = c.ocb/g, blocks(c.ic/g)
+		return
 	case formPlanar:
 		c.planar, c.groupWidth = true, c.ocb
-	default:
-		switch form {
-		case formAMXInt8:
-			c.operands = bytes
-		case formBF16:
-			c.operands = halves
-		case formAMX:
-			if !c.tight { // few channels are rounded on their way into scratch
-				c.operands = halves
-			}
+		return
+	case formInt8:
+		if c.operands = m.bytes; m.across {
+			c.depthwise = true
+			return
 		}
-		c.groupWidth = c.ocb / g
-		c.icb = blocks(c.ic / g)
-		if i >= 0 {
-			c.planar = c.tight
-			c.wino, c.parts = units[i].wino, units[i].parts
-		} else if m, ok := strings.CutPrefix(form, formWinograd); ok {
-			c.wino, _ = strconv.Atoi(m)
+	case formAMXInt8:
+		c.operands = m.bytes
+	case formBF16:
+		c.operands = operands{kind: loop.TileBF16}
+	case formAMX:
+		if !c.tight { // few channels are rounded on their way into scratch
+			c.operands = operands{kind: loop.TileBF16}
 		}
 	}
-	return true
+	c.groupWidth, c.icb = c.ocb/c.Groups, blocksOf(c.ic/c.Groups, lanes)
+	if i >= 0 {
+		c.planar = c.tight
+		c.wino, c.parts = m.units[i].wino, m.units[i].parts
+	} else if size, ok := strings.CutPrefix(form, formWinograd); ok {
+		c.wino, _ = strconv.Atoi(size)
+	}
 }
 
 // blocksPay reports whether an input in channel blocks is better left there,

@@ -147,9 +147,9 @@ func (m *matrixDot) tile(ob int, r run, batch, row, block *loop.Expr, prefetch i
 		}
 		body = append(body, append(stmts, &loop.Cond{If: cond, Then: again})...)
 	}
-	p := peeled{last: m.g.anchor.Outputs[0]}
+	out := dotOut{m.tiledDot, k, m.g, m.dst, m.yb, peeled{last: m.g.anchor.Outputs[0]}, m.mb}
 	for _, s := range parts {
-		body = append(body, m.epilogue(k, m.g, m.dst, m.yb, p, m.mb, held{ob, x.P, s.first, s.n}, batch, block, loop.Add(row, s.at)))
+		body = append(body, out.epilogue(held{ob, x.P, s.first, s.n}, batch, block, loop.Add(row, s.at)))
 	}
 	return body
 }

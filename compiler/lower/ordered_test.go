@@ -18,13 +18,13 @@ func TestHeadOfOrder(t *testing.T) {
 		for axis := range shape {
 			for _, descending := range []bool{false, true} {
 				for _, k := range []int{1, 3, 4, 64, 99} {
+					if k > shape[axis] {
+						continue
+					}
 					t.Run(fmt.Sprint(shape, axis, descending, k), func(t *testing.T) {
 						b := core.NewBuilder("g")
 						x := b.Input("x", tensor.F32, shape...)
 						x = b.Floor(b.Mul(x, b.Like(x, 2))) // with ties
-						if k > shape[axis] {
-							t.Skip("longer than the axis")
-						}
 						v, at := b.Sort(x, axis, descending)
 						b.Output(b.SliceAxis(v, axis, 0, k))
 						b.Output(b.SliceAxis(at, axis, 0, k))
