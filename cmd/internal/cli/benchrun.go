@@ -274,7 +274,7 @@ func serve(ctx context.Context, f *factory, l *local) error {
 const blockTime = 50 * time.Millisecond
 
 // rest lets the other side's threads, which spin for a while after a run, go
-// to sleep before this side begins.
+// to sleep before this side begins. Where each side has one, none spins.
 const rest = 60 * time.Millisecond
 
 // series is one side's times.
@@ -350,7 +350,9 @@ func (o *benchOptions) inTurn(ctx context.Context, list []timed) ([]*latency, er
 	}
 	for !o.allEnough(sides) {
 		for _, s := range sides {
-			time.Sleep(rest)
+			if o.engine.threads > 1 {
+				time.Sleep(rest)
+			}
 			if err := s.turn(ctx, true); err != nil {
 				return nil, err
 			}
