@@ -5,11 +5,9 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strings"
 	"unsafe"
 
 	"github.com/lathe-ml/lathe/backends/artifact"
-	"github.com/lathe-ml/lathe/backends/cpuid"
 	"github.com/lathe-ml/lathe/backends/dylib"
 	"github.com/lathe-ml/lathe/compiler/backend"
 	"github.com/lathe-ml/lathe/compiler/fault"
@@ -34,10 +32,6 @@ func Open(dir string, threads int) (backend.Session, error) {
 	}
 	if m.Arch != runtime.GOARCH {
 		return nil, fault.New(fault.Toolchain, "the artifact is for %s, this machine is %s", m.Arch, runtime.GOARCH).InFile(dir)
-	}
-	if lacks := cpuid.Lacks(m.Features); len(lacks) > 0 {
-		return nil, fault.New(fault.Toolchain, "the artifact is for %s and needs %s, which this machine does not have", m.CPU, strings.Join(lacks, ", ")).
-			InFile(dir).Hint("compile with --cpu native on this machine, or --cpu %s", Native())
 	}
 	abs, err := filepath.Abs(filepath.Join(dir, "libmodel.so"))
 	if err != nil {

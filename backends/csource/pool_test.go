@@ -1,6 +1,7 @@
 package csource
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -161,6 +162,43 @@ int main(void) {
   return 0;
 }`
 	if out, err := execute(t, nil, main); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// A worker that the system puts on its caller's CPU leaves it: here it inherits
+// the caller's only one.
+func TestWorkersLeaveTheCallersCPU(t *testing.T) {
+	const main = `
+#define LATHE_THREADS 2
+#define LATHE_CPUS 2
+#define LATHE_SCRATCH 64
+#include "callers.c"
+#include "pin.c"
+#include "pool.c"
+static atomic_int apart, together;
+static void look_around(void *const *a, i64 lo, i64 hi) {
+  for (volatile int i = 0; i < 20000; i++) {}
+  if (lathe_scratch != a[0]) atomic_fetch_add(sched_getcpu() + 1 == place[0] ? &together : &apart, 1);
+}
+int main(void) {
+  static char scratch[256];
+  void *args[] = {scratch};
+  meet();
+  if (CPU_COUNT(&process->may) < 2) return 77;
+  pin_to(sched_getcpu());
+  lathe_scratch = scratch;
+  for (int i = 0; i < 20000 && apart < 100; i++) { lately.alone = 0; lathe_region(look_around, args, 8); }
+  printf("%d chunks on the caller's CPU, %d on another", together, apart);
+  stop_workers();
+  return apart < 100 || together > 0;
+}`
+	out, err := execute(t, nil, main)
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.ExitCode() == 77 {
+		t.Skip("one CPU")
+	}
+	if err != nil {
 		t.Errorf("%v: %s", err, out)
 	}
 }

@@ -1,6 +1,8 @@
-/* Pinning: workers and the threads that call run each on a CPU of their own,
-   among those that the process may use. */
+/* Where threads run. Pinned ones, callers too, have a CPU of their own each among
+   those that the process may use; others go where the system puts them, but two
+   of a region never stay on one CPU. */
 #define MAX_CPUS 256
+#define MAX_THREADS 64
 
 static struct {
   int n;               /* 0: threads go where the system puts them */
@@ -74,8 +76,32 @@ static void pin_caller(void) {
   pinned = 1;
   pin_to(pins.cpu[k ? pins.n - k : 0]);
 }
+
+/* The CPUs on which the threads of a region were last, plus one. A system that
+   sees threads wake for microseconds may wake a worker on its caller's CPU time
+   after time, and leave them there together while another idles: the worker then
+   goes to a CPU that none of them has. */
+static atomic_int place[MAX_THREADS];
+
+static void here(int t) { atomic_store_explicit(&place[t], sched_getcpu() + 1, memory_order_relaxed); }
+
+static void spread(int t, int threads) {
+  cpu_set_t free = process->may;
+  if (pins.n) return;
+  here(t);
+  int shared = 0;
+  for (int u = 0; u < t; u++) shared |= atomic_load_explicit(&place[u], memory_order_relaxed) == atomic_load_explicit(&place[t], memory_order_relaxed);
+  if (!shared) return;
+  for (int u = 0; u < threads; u++) {
+    int c = atomic_load_explicit(&place[u], memory_order_relaxed) - 1;
+    if (c >= 0) CPU_CLR((unsigned)c, &free);
+  }
+  if (CPU_COUNT(&free) && !pthread_setaffinity_np(pthread_self(), sizeof free, &free)) here(t);
+}
 #else
 static int set_pins(const char *list) { return list && *list && strcmp(list, "off"); }
 static void pin_worker(int t) { (void)t; }
 static void pin_caller(void) {}
+static void here(int t) { (void)t; }
+static void spread(int t, int threads) { (void)t; (void)threads; }
 #endif

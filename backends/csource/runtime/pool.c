@@ -6,7 +6,6 @@
    all artifacts in the process count themselves (see callers.c). Where other
    processes have the CPUs, workers are a burden: regions then run alone, but
    for a few now and then that try again. */
-#define MAX_THREADS 64
 #define LINE 64 /* bytes that CPUs exchange at once */
 
 __thread char *lathe_scratch;
@@ -110,7 +109,7 @@ static void *worker(void *arg) {
     }
     seen = current();
     if (atomic_load(&pool.stop)) return 0;
-    if (t <= pool.limit) work(t);
+    if (t <= pool.limit) { spread(t, pool.limit + 1); work(t); }
   }
 }
 
@@ -203,6 +202,7 @@ void lathe_region(region_fn f, void *const *args, i64 n) {
   pool.chunks = (u32)(n < chunks ? n : chunks);
   u32 all = pool.chunks;
   atomic_store(&pool.done, 0);
+  here(0);
   u64 begin = ticks();
   publish(all, limit);
   u32 own = work(0);
