@@ -282,14 +282,18 @@ func (l *lowerer) emitWindow(g *group) error {
 	}
 	acc := accumulator(x.DType())
 	dst := l.target(g.root)
-	if blocks := dst.layout.L > 1; (blocks || dst.layout.isPlain()) && writtenOut(geo) && tensor.Numel(g.root.Static()) > 0 {
+	blocks := dst.layout.L > 1
+	s := &slidingWindow{kb: l.kernelFor(g.root), g: g, geo: geo, x: x, fn: fn, init: identity(op, acc), dst: dst}
+	if apart := blocks && s.rowsApart(); (apart || (blocks || dst.layout.isPlain()) && writtenOut(geo)) && tensor.Numel(g.root.Static()) > 0 {
 		l.places[g.root] = nil
 		defer func() { l.places[g.root] = dst }()
-		s := &slidingWindow{kb: l.kernelFor(g.root), g: g, geo: geo, x: x, fn: fn, init: identity(op, acc), dst: dst}
 		s.out = s.param(dst.buf, true)
-		if blocks {
+		switch {
+		case apart:
+			s.blockRows()
+		case blocks:
 			s.blocks()
-		} else {
+		default:
 			s.plain()
 		}
 		return nil
