@@ -25,6 +25,8 @@ func narrowed(e *loop.Expr) *loop.Expr {
 	switch {
 	case e.Kind == loop.Cast && e.Type == tensor.F32 && half(e.Args[0]):
 		return e.Args[0]
+	case lookedUp(e) != nil:
+		return e
 	case e.Kind == loop.Load && narrowMem[e.Type] != "" && !half(e):
 		return e
 	}
@@ -54,9 +56,12 @@ func mixed(f *loop.For, t backend.Traits) (s *loop.Store, loads []*loop.Expr, ok
 		if from == nil {
 			return
 		}
-		index := from.Args[0]
-		lo, hi := loop.Range(index)
-		fits = fits && unit(index) && lo >= 0 && hi < int64(from.Buf.Len) // a guard may be around it
+		x := from
+		if y := lookedUp(from); y != nil {
+			x = y
+		}
+		lo, hi := loop.Range(x.Args[0])
+		fits = fits && unit(x.Args[0]) && lo >= 0 && hi < int64(x.Buf.Len) // a guard may be around it
 		fits = fits && (from.Type != tensor.F16 || t.Has("f16c"))
 		if !seen[e.Key()] {
 			seen[e.Key()] = true
@@ -138,6 +143,11 @@ func (p *printer) blocks(f *loop.For, s *loop.Store, loads []*loop.Expr, width i
 	p.indent += "  "
 	for i, e := range loads {
 		from := narrowed(e)
+		if x := lookedUp(from); x != nil {
+			p.line("u8 %s_u%d[%d]; { const i64 %s = %s_; bytes_lookup(%s_u%d, (const u8 *)%s + %s, %d, (const u8 *)%s); }", v, i, width, v, v, v, i, x.Buf.Name, p.expr(x.Args[0]), width, from.Buf.Name)
+			p.line("i32 %s_n%d[%d]; widen%d_%s(%s_n%d, (const %s *)%s_u%d);", v, i, width, width, from.Type, v, i, from.Type, v, i)
+			continue
+		}
 		p.line("%s %s_n%d[%d]; { const i64 %s = %s_; widen%d_%s(%s_n%d, %s + %s); }", narrowMem[from.Type], v, i, width, v, v, width, from.Type, v, i, from.Buf.Name, p.expr(from.Args[0]))
 	}
 	wide := narrowMem[s.Buf.Type]

@@ -17,6 +17,9 @@ var runtimeHeader string
 //go:embed runtime/lathe_amx.h
 var unitSource string
 
+//go:embed runtime/lathe_bytes.h
+var bytesSource string
+
 //go:embed runtime/callers.c
 var callersSource string
 
@@ -84,7 +87,7 @@ func Program(vs []backend.Variant, weights int, o backend.Options) []backend.Sou
 		{Name: "runtime.c", Text: []byte(runtime())},
 		{Name: "model.c", Text: []byte(model(vs, weights, name, o))},
 	}
-	unit := false
+	unit, runs := false, false
 	for _, v := range vs {
 		prefix := prefixOf(v, vs)
 		add := func(file, text string) {
@@ -99,6 +102,10 @@ func Program(vs []backend.Variant, weights int, o backend.Options) []backend.Sou
 				b.WriteString(h)
 				unit = true
 			}
+			if usesBytes(f.text) {
+				b.WriteString(bytesHeader)
+				runs = true
+			}
 			rename(&b, f.kernels, prefix)
 			b.WriteString(f.text)
 			add(fmt.Sprintf("kernels%d.c", i), b.String())
@@ -106,6 +113,9 @@ func Program(vs []backend.Variant, weights int, o backend.Options) []backend.Sou
 	}
 	if unit {
 		out = append(out, backend.Source{Name: "lathe_amx.h", Text: []byte(unitSource)})
+	}
+	if runs {
+		out = append(out, backend.Source{Name: "lathe_bytes.h", Text: []byte(bytesSource)})
 	}
 	return out
 }

@@ -170,9 +170,11 @@ func (p *printer) loop(f *loop.For, tiles *tilePrinter) {
 		p.team(f, tiles)
 		return
 	}
-	if call := p.transposed(f); call != "" {
-		p.line("%s", call)
-		return
+	for _, call := range []string{p.transposed(f), p.lookup(f)} {
+		if call != "" {
+			p.line("%s", call)
+			return
+		}
 	}
 	p.vars = append(p.vars, f.Var)
 	defer func() { p.vars = p.vars[:len(p.vars)-1] }()

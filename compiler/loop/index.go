@@ -126,6 +126,9 @@ func atomRange(e *Expr) (lo, hi int64) {
 	switch {
 	case e.Kind == VarRef:
 		return 0, int64(e.Var.N - 1)
+	case e.Kind == Cast && e.Args[0].Type.IsInteger() && e.Args[0].Type.Bits() <= 16:
+		a, b := e.Args[0].Type.IntRange()
+		return a, int64(b)
 	case e.Kind == Call && e.Fn == "idiv":
 		a, b := Range(e.Args[0])
 		if a <= -unbounded || b >= unbounded {

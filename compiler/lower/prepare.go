@@ -16,7 +16,7 @@ import (
 // says that the target multiplies bytes.
 func prepare(g *ir.Graph, bytes bool) (out *ir.Graph, clamped map[*ir.Value]bool, err error) {
 	b := core.NewBuilder(g.Name)
-	r := &rebuild{b: b, to: map[*ir.Value]*ir.Value{}, uses: g.Uses(), scaled: map[*ir.Value]scaledSum{}, clamped: map[*ir.Value]bool{}, bytes: bytes}
+	r := &rebuild{b: b, to: map[*ir.Value]*ir.Value{}, uses: g.Uses(), scaled: map[*ir.Value]scaledSum{}, bytewise: map[*ir.Value]*bytewise{}, clamped: map[*ir.Value]bool{}, bytes: bytes}
 	r.readers = map[*ir.Value][]*ir.Node{}
 	for _, n := range g.Nodes {
 		for _, v := range n.Inputs {
@@ -94,6 +94,8 @@ type rebuild struct {
 	uses    map[*ir.Value]int
 	readers map[*ir.Value][]*ir.Node
 	scaled  map[*ir.Value]scaledSum
+	// bytewise are values of the old graph that are functions of bytes.
+	bytewise map[*ir.Value]*bytewise
 	// keepNarrow leaves float16 and bfloat16 as they are, where their bits are
 	// looked at.
 	keepNarrow bool
@@ -143,18 +145,15 @@ func (r *rebuild) node(n *ir.Node) {
 		in[i] = r.value(v)
 	}
 	var outs []*ir.Value
-	requantized, flat := r.requantized(n, in), r.flattened(n, in)
+	y := r.tabled(n)
+	for _, f := range []func(*ir.Node, []*ir.Value) *ir.Value{r.requantized, r.elsewhere} {
+		if y == nil {
+			y = f(n, in)
+		}
+	}
 	switch {
-	case requantized != nil:
-		outs = []*ir.Value{requantized}
-	case flat != nil:
-		outs = []*ir.Value{flat}
-	case n.Op == "transpose":
-		outs = []*ir.Value{r.transpose(in[0], n.Ints("perm"))}
-	case r.sunk(n, in) != nil:
-		outs = []*ir.Value{r.sunk(n, in)}
-	case (n.Op == "conv" || core.Lookup(n.Op).Class == core.Window) && in[0].Rank() == 3:
-		outs = []*ir.Value{r.planar(n, in)}
+	case y != nil:
+		outs = []*ir.Value{y}
 	case core.Lookup(n.Op).Class == core.Window && r.trimmedWindow(n) != nil:
 		outs = []*ir.Value{r.trimmedWindow(n)}
 	case n.Op == "div" && in[0].DType() == tensor.F32 && r.reciprocal(n, in) != nil:
@@ -178,6 +177,32 @@ func (r *rebuild) node(n *ir.Node) {
 	for i, v := range n.Outputs {
 		r.to[v] = outs[i]
 	}
+}
+
+// elsewhere rebuilds a node with its axes in another order or in another number,
+// nil if it stays as it is.
+func (r *rebuild) elsewhere(n *ir.Node, in []*ir.Value) *ir.Value {
+	if y := r.flattened(n, in); y != nil {
+		return y
+	}
+	switch {
+	case n.Op == "transpose":
+		return r.transpose(in[0], n.Ints("perm"))
+	case (n.Op == "conv" || core.Lookup(n.Op).Class == core.Window) && in[0].Rank() == 3:
+		if y := r.sunk(n, in); y != nil {
+			return y
+		}
+		return r.planar(n, in)
+	}
+	return r.sunk(n, in)
+}
+
+// moved rebuilds a node on other operands.
+func (r *rebuild) moved(n *ir.Node, in []*ir.Value) *ir.Value {
+	if y := r.elsewhere(n, in); y != nil {
+		return y
+	}
+	return r.b.Node(n.Op, in, r.attrs(n)...)
 }
 
 // flattened rebuilds a node of one or three spatial axes as one of two, nil if
