@@ -50,6 +50,9 @@ func (r *rebuild) tabled(n *ir.Node) *ir.Value {
 		return nil
 	}
 	tables := f.tables
+	if f.from.source == nil {
+		delete(r.bytewise, v) // what is made of these bytes begins with them
+	}
 	return r.arrange(f.from, &tables)
 }
 
@@ -155,6 +158,21 @@ func repeated(one *tensor.Tensor) *tensor.Tensor {
 	return t
 }
 
+// onlyQuantized reports that all that is computed from a value are bytes, before
+// it is joined with others: floats need not be there.
+func (r *rebuild) onlyQuantized(v *ir.Value, depth int) bool {
+	if isByte(v.DType()) {
+		return true
+	}
+	if depth == 0 || r.uses[v] != len(r.readers[v]) || len(r.readers[v]) == 0 { // an output
+		return false
+	}
+	return !slices.ContainsFunc(r.readers[v], func(n *ir.Node) bool {
+		class := core.Lookup(n.Op).Class
+		return n.Op == "concat" || class != core.Pointwise && class != core.Movement || !r.onlyQuantized(n.Outputs[0], depth-1)
+	})
+}
+
 // joinedBytes is a concatenation of functions of bytes.
 func (r *rebuild) joinedBytes(n *ir.Node) *bytewise {
 	out := &bytewise{from: &arranged{node: n}}
@@ -165,6 +183,9 @@ func (r *rebuild) joinedBytes(n *ir.Node) *bytewise {
 		}
 		out.from.of = append(out.from.of, x.from)
 		out.tables = append(out.tables, x.tables...)
+	}
+	if !r.onlyQuantized(n.Outputs[0], 12) {
+		return nil
 	}
 	return out
 }
