@@ -51,23 +51,32 @@ func (l linear) plus(o linear, k int64) linear {
 	return r.rejoin()
 }
 
-// rejoin turns c·k·(e/k) + c·(e mod k) back into c·e.
+// rejoin turns c·k·(e/k) + c·(e mod k) back into c·e, however the quotient is
+// written: that of e = x/a is x/(a·k).
 func (l linear) rejoin() linear {
 	for i, m := range l.terms {
 		if m.atom.Kind != Call || m.atom.Fn != "imod" {
 			continue
 		}
 		k := m.atom.Args[1].I
+		quotient := ""
 		for j, d := range l.terms {
-			if d.atom.Kind == Call && d.atom.Fn == "idiv" && d.atom.Args[1].I == k && d.coef == m.coef*k && d.atom.Args[0].Key() == m.atom.Args[0].Key() {
-				rest := linear{c: l.c}
-				for x, t := range l.terms {
-					if x != i && x != j {
-						rest.terms = append(rest.terms, t)
-					}
-				}
-				return rest.plus(decompose(m.atom.Args[0]), m.coef)
+			if d.coef != m.coef*k || d.atom.Kind != Call || d.atom.Fn != "idiv" {
+				continue
 			}
+			if quotient == "" {
+				quotient = Div(m.atom.Args[0], int(k)).Key()
+			}
+			if d.atom.Key() != quotient {
+				continue
+			}
+			rest := linear{c: l.c}
+			for x, t := range l.terms {
+				if x != i && x != j {
+					rest.terms = append(rest.terms, t)
+				}
+			}
+			return rest.plus(decompose(m.atom.Args[0]), m.coef)
 		}
 	}
 	return l
