@@ -153,7 +153,7 @@ func (l *lowerer) emitTiledConv(g *group) (bool, error) {
 }
 
 func (l *lowerer) conv(c *tiledConv, g *group, dst *place) error {
-	want := Layout{Shape: g.anchor.Inputs[0].Static(), L: l.o.Lanes, Lo: c.lo, Hi: c.hi, As: c.as(), Shift: c.shift}
+	want := c.in(Layout{Shape: g.anchor.Inputs[0].Static(), L: l.o.Lanes, Lo: c.lo, Hi: c.hi})
 	if c.planar {
 		want.L = 1
 	}

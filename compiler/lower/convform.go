@@ -50,7 +50,7 @@ func (c *tiledConv) decide(l *lowerer, n *ir.Node) bool {
 	}
 	tight := c.tight
 	c.tight = false // bytes are not
-	c.byteForms(l, &m, n.Inputs[0])
+	c.byteForms(l, &m, n.Inputs[0], n.Inputs[1])
 	if n.Outputs[0].DType() == tensor.I32 && !m.wholeOnly() || m.heuristic == "" {
 		return false
 	}
@@ -144,9 +144,9 @@ func (c *tiledConv) unitForms(l *lowerer, m *convMenu, images int) {
 }
 
 // byteForms adds the forms on bytes, where the operands are such.
-func (c *tiledConv) byteForms(l *lowerer, m *convMenu, x *ir.Value) {
+func (c *tiledConv) byteForms(l *lowerer, m *convMenu, x, w *ir.Value) {
 	g, kk := c.Groups, c.Kernel[0]*c.Kernel[1]
-	bytes, ok := l.bytes(x, c.w, c.ic/g*kk)
+	bytes, ok := l.bytes(x, w, c.ic/g*kk)
 	if !ok {
 		return
 	}

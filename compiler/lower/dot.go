@@ -73,7 +73,7 @@ func (l *lowerer) newDot(n *ir.Node) *tiledDot {
 		right = "constant"
 	}
 	if n.Outputs[0].DType() == tensor.I32 {
-		if _, ok := l.bytes(d.x, d.w, d.k); !ok || d.k%loop.TileU8S8.Group() != 0 {
+		if _, ok := d.onBytes(l); !ok {
 			return nil
 		}
 	}
@@ -86,13 +86,22 @@ func (l *lowerer) newDot(n *ir.Node) *tiledDot {
 	return d
 }
 
+// bytesPay is from how many rows on a computed right operand is laid out as bytes.
+const bytesPay = 8
+
+// onBytes gives the form on bytes.
+func (d *tiledDot) onBytes(l *lowerer) (operands, bool) {
+	bytes, ok := l.bytes(d.x, d.y, d.k)
+	return bytes, ok && d.k%loop.TileU8S8.Group() == 0 && (d.w != nil || d.m >= bytesPay)
+}
+
 // decide picks the form.
 func (d *tiledDot) decide(l *lowerer, n *ir.Node) {
 	heuristic, possible := formDirect, []string{formDirect}
-	bytes, ok := l.bytes(d.x, d.w, d.k)
-	if ok = ok && d.k%loop.TileU8S8.Group() == 0; ok {
+	bytes, ok := d.onBytes(l)
+	if ok {
 		heuristic, possible = formInt8, append(possible, formInt8)
-		if l.bytesOnUnit() && d.k%unitBytes == 0 {
+		if l.bytesOnUnit() && d.k%unitBytes == 0 && d.w != nil {
 			possible = append(possible, formAMXInt8)
 			if d.m >= fewUnitRows {
 				heuristic = formAMXInt8
@@ -204,7 +213,7 @@ func (l *lowerer) rowMajor(v *ir.Value, order []int, form operands) (*buf, error
 		if v.Const != nil && form.kind == loop.TileF32 {
 			return l.constPlace(v, v.Const).buf, nil
 		}
-		p, err := l.inLayout(v, Layout{Shape: v.Static(), L: 1, As: form.as(), Shift: form.shift})
+		p, err := l.inLayout(v, form.in(plain(v.Static())))
 		if err != nil {
 			return nil, err
 		}
@@ -216,7 +225,7 @@ func (l *lowerer) rowMajor(v *ir.Value, order []int, form operands) (*buf, error
 	for i, a := range order {
 		shape[i] = v.Static()[a]
 	}
-	c := l.newPlace(v.Name+"·rows", v.DType(), Layout{Shape: shape, L: 1, As: form.as(), Shift: form.shift})
+	c := l.newPlace(v.Name+"·rows", v.DType(), form.in(plain(shape)))
 	err := l.pointwiseTo(v, c, "pack", func(k *kb, idx []*loop.Expr) *loop.Expr {
 		src := make([]*loop.Expr, len(idx))
 		for i, a := range order {

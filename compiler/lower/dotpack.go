@@ -1,6 +1,8 @@
 package lower
 
 import (
+	"slices"
+
 	"github.com/lathe-ml/lathe/compiler/loop"
 	"github.com/lathe-ml/lathe/compiler/tensor"
 )
@@ -57,8 +59,11 @@ func (d *tiledDot) weightOffsets() (batch, k, n []int) {
 }
 
 // begins are the first values of the sums: what the shift of the left operand
-// adds to each, and whole constants.
-func (d *tiledDot) begins(l *lowerer, blocks int, bias []int64) *buf {
+// adds to each, and whole constants. w are the weights as packed.
+func (d *tiledDot) begins(l *lowerer, w *buf, blocks int, bias []int64) *buf {
+	if d.w == nil {
+		return d.columnSums(l, w, blocks)
+	}
 	return constBuf(l, d.y.Name+"·begin", tensor.I32, d.b*blocks*d.lanes, func() []int32 {
 		src, out := tensor.As[float32](d.w), make([]int32, d.b*blocks*d.lanes)
 		bo, ko, no := d.weightOffsets()
@@ -96,7 +101,7 @@ func offsets(sizes, steps []int) []int {
 func (d *tiledDot) packAtRun(l *lowerer, blocks int) (*buf, error) {
 	g := d.kind.Group()
 	shape := []int{d.b, blocks, d.k / g, d.lanes, g}
-	c := l.newPlace(d.y.Name+"·packed", tensor.F32, Layout{Shape: shape, L: 1, As: d.as()})
+	c := l.newPlace(d.y.Name+"·packed", tensor.F32, d.rightOnly().in(plain(shape)))
 	ys := d.y.Static()
 	pick := func(axes []int) []int {
 		var s []int
@@ -119,4 +124,24 @@ func (d *tiledDot) packAtRun(l *lowerer, blocks int) (*buf, error) {
 		return loop.If(loop.Less(n, loop.Int(d.n)), k.access(d.y, at), loop.Number(tensor.F32, 0, 0))
 	})
 	return c.buf, err
+}
+
+// columnSums are the sums of the columns of a right operand of bytes, as packed,
+// times the shift of the left operand: what it adds to sums.
+func (d *tiledDot) columnSums(l *lowerer, w *buf, blocks int) *buf {
+	c := l.newBuf(d.y.Name+"·begin", tensor.I32, d.b*blocks*d.lanes)
+	k := l.kernelFor(d.y)
+	grp := d.kind.Group()
+	out, in := k.param(c, true), k.param(w, false)
+	ones := k.param(constBuf(l, "ones", tensor.U8, grp, func() []uint8 { return slices.Repeat([]uint8{1}, grp) }), false)
+	scratch := k.local("s", tensor.I32, d.lanes)
+	t, v := k.fresh("t", d.b*blocks), k.fresh("l", d.lanes)
+	tile := &loop.Tile{Kind: d.kind, OB: 1, P: 1, L: d.lanes, X: ones, W: in, S: scratch, XAt: loop.Int(0), WAt: loop.Mul(loop.V(t), d.k*d.lanes), SAt: loop.Int(0),
+		WO: d.lanes * grp, SO: d.lanes, XP: []int{0}, SP: []int{0}, Red: []loop.Red{{N: d.k / grp, WStep: d.lanes * grp}}}
+	number := func(n int) *loop.Expr { return loop.Number(tensor.I32, 0, int64(n)) }
+	sum := loop.Fn("add", loop.Fn("mul", loop.At(scratch, loop.V(v)), number(d.shift)), number(d.shift*d.center*d.k))
+	store := &loop.Store{Buf: out, Index: loop.Add(loop.Mul(loop.V(t), d.lanes), loop.V(v)), Val: sum}
+	body := append([]loop.Stmt{tile}, loop.Nest([]*loop.Var{v}, []loop.LoopKind{loop.Vector}, store)...)
+	k.finish("sums", []loop.Stmt{&loop.For{Var: t, Body: body}}, int64(in.Len))
+	return c
 }

@@ -42,7 +42,7 @@ func (d *tiledDot) emit(l *lowerer, g *group, dst *place, lhs, w *buf, blocks in
 	if !d.kept {
 		t.wb = t.k.param(w, false)
 	}
-	sums := t.firsts(l)
+	sums := t.firsts(l, w)
 	direct := t.p.last == g.root && (d.n%d.lanes == 0 || t.tail > 0) && l.tileStores(dst.layout)
 	if d.center != 0 {
 		direct, d.sums = false, t.k.param(d.sumsBuf, false)
@@ -58,8 +58,8 @@ func (d *tiledDot) emit(l *lowerer, g *group, dst *place, lhs, w *buf, blocks in
 }
 
 // firsts decides what tiles begin their sums with and what of the epilogue they
-// do, and gives the type of the sums.
-func (t *dotTile) firsts(l *lowerer) tensor.DType {
+// do, and gives the type of the sums; w are the weights as packed.
+func (t *dotTile) firsts(l *lowerer, w *buf) tensor.DType {
 	d, axis := t.tiledDot, t.g.root.Rank()-1
 	t.p = l.peel(t.g, axis, func(v *ir.Value) bool {
 		q := l.places[v]
@@ -79,14 +79,14 @@ func (t *dotTile) firsts(l *lowerer) tensor.DType {
 	if d.kind == loop.TileU8S8 { // scales come first
 		t.p = peeled{last: t.g.anchor.Outputs[0]}
 		sums = t.p.last.DType()
-		if len(d.RF) == 1 {
+		if len(d.RF) == 1 && d.w != nil {
 			t.p, sums, begin = l.wholePeel(t.g, axis, d.n)
 		}
 	}
 	t.perBatch = d.shift != 0 || slices.ContainsFunc(begin, func(b int64) bool { return b != 0 })
 	switch {
 	case t.perBatch:
-		t.bb = t.k.param(d.begins(l, t.blocks, begin), false)
+		t.bb = t.k.param(d.begins(l, w, t.blocks, begin), false)
 	case t.p.bias != nil:
 		t.bb = t.k.param(l.biasBuf(d.y.Name, t.p.bias, d.n, t.blocks), false)
 	}

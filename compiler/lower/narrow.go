@@ -22,15 +22,22 @@ type operands struct {
 	// center is how much less elements of the right operand are: the sums of
 	// the left operand's elements make up for it.
 	center int
+	right  bool // a reader means the right operand
 }
 
-// as is the type of the left operand in memory, for Layout.As.
-func (n operands) as() tensor.DType {
+// rightOnly are those of the right operand.
+func (n operands) rightOnly() operands { n.right = true; return n }
+
+// in is a layout with the elements that the operand has in memory.
+func (n operands) in(lay Layout) Layout {
 	if n.kind == loop.TileF32 {
-		return tensor.Invalid
+		return lay
 	}
-	x, _ := n.kind.Operands()
-	return x
+	x, w := n.kind.Operands()
+	if lay.As, lay.Shift = x, n.shift; n.right {
+		lay.As, lay.Shift = w, n.center
+	}
+	return lay
 }
 
 // multipliesBytes reports whether the target sums products of bytes at its width.
@@ -41,15 +48,11 @@ func (o Options) multipliesBytes() bool {
 
 func (l *lowerer) has(feature string) bool { return slices.Contains(l.o.Features, feature) }
 
-// bytes gives the form on bytes of a contraction with constant weights, if its
-// operands are whole numbers in the ranges of U8 and I8 and the target
-// multiplies such. steps is how many products a sum has: those of I32 are exact,
-// as those of F32 are below 2^24.
-func (l *lowerer) bytes(x *ir.Value, w *tensor.Tensor, steps int) (operands, bool) {
-	if !l.o.multipliesBytes() || w == nil || w.DType != tensor.F32 {
-		return operands{}, false
-	}
-	if steps > math.MaxInt32/255/128 {
+// bytes gives the form on bytes of a contraction, if its operands are whole
+// numbers in the ranges of U8 and I8 and the target multiplies such. steps is how
+// many products a sum has: those of I32 are exact, as those of F32 are below 2^24.
+func (l *lowerer) bytes(x, w *ir.Value, steps int) (operands, bool) {
+	if !l.o.multipliesBytes() || w.DType() != tensor.F32 || steps > math.MaxInt32/255/128 {
 		return operands{}, false
 	}
 	lo, hi, ok := l.wholeRange(x, 24)
@@ -57,20 +60,28 @@ func (l *lowerer) bytes(x *ir.Value, w *tensor.Tensor, steps int) (operands, boo
 	if !ok || hi-lo > 255 {
 		return operands{}, false
 	}
-	least, most := float32(0), float32(0)
-	for _, f := range tensor.As[float32](w) {
-		if f != float32(int16(f)) {
-			return operands{}, false
-		}
-		least, most = min(least, f), max(most, f)
-	}
+	least, most, ok := l.rightRange(w)
 	center := 0
 	if least < -128 || most > 127 {
-		if center = int(least) + 128; most-least > 255 {
-			return operands{}, false
-		}
+		center = least + 128
 	}
-	return operands{loop.TileU8S8, lo, center}, true
+	return operands{kind: loop.TileU8S8, shift: lo, center: center}, ok && most-least <= 255
+}
+
+// rightRange bounds a right operand of whole numbers, zero among them.
+func (l *lowerer) rightRange(v *ir.Value) (least, most int, ok bool) {
+	w := constant(v)
+	if w == nil {
+		least, most, ok = l.wholeRange(v, 24)
+		return min(least, 0), max(most, 0), ok
+	}
+	for _, f := range tensor.As[float32](w) {
+		if f != float32(int16(f)) {
+			return 0, 0, false
+		}
+		least, most = min(least, int(f)), max(most, int(f))
+	}
+	return least, most, true
 }
 
 // pixelSums gives, for each pixel of a value in blocks of bytes without halo,
@@ -307,7 +318,7 @@ func (l *lowerer) narrowed(g *group, v *ir.Value, lay *Layout) {
 	if !blocks && !lay.isPlain() {
 		return
 	}
-	lay.As, lay.Shift = form.as(), form.shift
+	*lay = form.in(*lay)
 }
 
 // readsRaw reports whether a node reads a value as it lies in memory, and in
@@ -324,6 +335,12 @@ func (l *lowerer) readsRaw(n *ir.Node, v *ir.Value) (operands, bool) {
 		d := l.dot(n)
 		if d == nil {
 			return operands{}, false
+		}
+		if g := l.member[n.Outputs[0]]; g != nil && g.attention != nil {
+			return operands{}, false
+		}
+		if v == d.y && v != d.x && d.kind == loop.TileU8S8 {
+			return d.rightOnly(), true
 		}
 		if v != d.x {
 			return operands{}, false

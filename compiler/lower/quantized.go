@@ -38,6 +38,9 @@ func (r *rebuild) wholeContraction(n *ir.Node, in []*ir.Value) *ir.Value {
 		return nil
 	}
 	c := constant(w)
+	if c == nil && n.Op == "dot" {
+		return r.wholeProduct(n, x, w, max(hi, -lo))
+	}
 	if c == nil || !c.DType.IsInteger() || c.DType.Bits() > 16 || c.Len() == 0 {
 		return nil
 	}
@@ -60,6 +63,34 @@ func (r *rebuild) wholeContraction(n *ir.Node, in []*ir.Value) *ir.Value {
 		return r.b.Node(n.Op, []*ir.Value{r.float(x), r.b.NamedConst(w.Name, f)}, flatAttrs(n)...)
 	}
 	return r.inParts(n, r.float(x), f, w.Name, max(float64(hi), -float64(lo)))
+}
+
+// wholeProduct rewrites an integer product of two computed operands, of which
+// the left one is at most so large, in the same ways.
+func (r *rebuild) wholeProduct(n *ir.Node, x, w *ir.Value, most int64) *ir.Value {
+	d := core.DotAxes(n)
+	lo, hi, ok := smallRange(w)
+	if !ok || len(d.RC) != 1 {
+		return nil
+	}
+	k := w.Static()[d.RC[0]]
+	fx, fw := r.float(x), r.float(w)
+	product := func(at, size int) *ir.Value {
+		y := r.b.Node("dot", []*ir.Value{r.b.SliceAxis(fx, d.LC[0], at, size), r.b.SliceAxis(fw, d.RC[0], at, size)}, flatAttrs(n, "out", "f32")...)
+		return r.b.Cast(y, tensor.I32)
+	}
+	size := int(min(int64(k), (1<<24-1)/max(most*max(hi, -lo), 1)))
+	switch {
+	case size == k:
+		return product(0, k)
+	case r.bytes && k%loop.TileU8S8.Group() == 0 && hi-lo <= 255 && rowsOf(n, d) >= bytesPay && lastAxis(n.Outputs[0]) >= bytesPay:
+		return r.b.Node("dot", []*ir.Value{fx, fw}, flatAttrs(n)...)
+	}
+	sum := product(0, size)
+	for at := size; at < k; at += size {
+		sum = r.b.Add(sum, product(at, min(size, k-at)))
+	}
+	return sum
 }
 
 // multiplied reports whether products of bytes serve an integer contraction.
@@ -178,7 +209,7 @@ func smallRange(v *ir.Value) (lo, hi int64, ok bool) {
 		return least, int64(most), true
 	case d != tensor.I16 || n == nil:
 		return 0, 0, false
-	case n.Op == "cast":
+	case n.Op == "cast" || turned(n):
 		return smallRange(n.Inputs[0])
 	case n.Op == "sub":
 		z, isConst := wholeScalar(n.Inputs[1])
@@ -206,10 +237,12 @@ func (r *rebuild) float(v *ir.Value) *ir.Value {
 		return x
 	}
 	if n := v.Def; n != nil && v.DType() == tensor.I16 {
-		switch n.Op {
-		case "cast":
+		switch {
+		case turned(n):
+			return r.b.Node(n.Op, []*ir.Value{r.float(n.Inputs[0])}, flatAttrs(n)...)
+		case n.Op == "cast":
 			return r.float(n.Inputs[0])
-		case "sub":
+		case n.Op == "sub":
 			z, _ := wholeScalar(n.Inputs[1])
 			return r.b.Sub(r.float(n.Inputs[0]), r.b.Scalar(tensor.F32, float64(z)))
 		}
@@ -230,12 +263,17 @@ func (r *rebuild) unscaled(n *ir.Node, in []*ir.Value) *ir.Value {
 			channel = rf[0]
 		}
 	}
-	x, sx := wholeTimes(in[0], -1)
-	w, sw := wholeTimes(in[1], channel)
-	if sx == nil || sw == nil || constant(w) == nil {
+	x, sx := r.wholeTimes(in[0], -1)
+	w, sw := r.wholeTimes(in[1], channel)
+	if sx == nil || sw == nil {
 		return nil
 	}
-	f := r.b.NamedConst(in[1].Name, constant(w))
+	f := w
+	if c := constant(w); c != nil {
+		f = r.b.NamedConst(in[1].Name, c)
+	} else if n.Op != "dot" || sw.Len() != 1 {
+		return nil
+	}
 	y := r.b.Node(n.Op, []*ir.Value{x, f}, r.attrs(n)...)
 	scale := tensor.New(tensor.F32, sw.Len())
 	for i := range sw.Len() {
@@ -252,8 +290,17 @@ func (r *rebuild) unscaled(n *ir.Node, in []*ir.Value) *ir.Value {
 
 // wholeTimes splits a value into whole numbers and a constant scale, which may
 // vary along one axis (-1: not at all).
-func wholeTimes(v *ir.Value, axis int) (x *ir.Value, scale *tensor.Tensor) {
-	if v.Def == nil || v.Def.Op != "mul" {
+func (r *rebuild) wholeTimes(v *ir.Value, axis int) (x *ir.Value, scale *tensor.Tensor) {
+	if v.Def == nil {
+		return nil, nil
+	}
+	if turned(v.Def) { // scales of one number move on
+		if x, scale = r.wholeTimes(v.Def.Inputs[0], -1); x != nil {
+			x = r.b.Node(v.Def.Op, []*ir.Value{x}, flatAttrs(v.Def)...)
+		}
+		return x, scale
+	}
+	if v.Def.Op != "mul" {
 		return nil, nil
 	}
 	for i := range 2 {
@@ -264,6 +311,9 @@ func wholeTimes(v *ir.Value, axis int) (x *ir.Value, scale *tensor.Tensor) {
 	}
 	return nil, nil
 }
+
+// turned reports ops that give the elements of their operand in another order.
+func turned(n *ir.Node) bool { return n.Op == "transpose" || n.Op == "reshape" }
 
 // whole reports that a float value holds whole numbers only.
 func whole(v *ir.Value, depth int) bool {

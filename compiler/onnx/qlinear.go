@@ -120,6 +120,9 @@ func matmulInteger(c *Ctx, a, w, za, zw *ir.Value) *ir.Value {
 	if zw != nil {
 		zw = alongAxis(c, zw, w.Rank(), w.Rank()-1)
 	}
+	if !isZero(zw) && zw.Const == nil && a.Rank() > 1 && w.Rank() > 1 {
+		return centredLater(c, a, w, za, zw)
+	}
 	full := centred(c, w, zw)
 	y := b.MatMul(a, full, tensor.I32)
 	if full.DType() == tensor.I16 && a.Rank() > 1 && w.Rank() == 2 {
@@ -142,6 +145,21 @@ func matmulInteger(c *Ctx, a, w, za, zw *ir.Value) *ir.Value {
 		za = b.Reshape(za)
 	}
 	return b.Sub(y, b.Mul(za, sum))
+}
+
+// centredLater is matmulInteger with a zero point of w that is computed: the
+// products are those of the operands as they are,
+// Σ (a-za)·(w-zw) = Σ a·w - zw·Σ a - za·Σ (w-zw).
+func centredLater(c *Ctx, a, w, za, zw *ir.Value) *ir.Value {
+	b := c.B
+	zw = b.Cast(zw, tensor.I32)
+	y := b.Sub(b.MatMul(a, w, tensor.I32), b.Mul(sumI32(c, a, a.Rank()-1), zw))
+	if isZero(za) {
+		return y
+	}
+	za = b.Cast(alongAxis(c, za, a.Rank(), a.Rank()-2), tensor.I32)
+	k := b.Scalar(tensor.I32, float64(core.Shape(w)[w.Rank()-2]))
+	return b.Sub(y, b.Mul(za, b.Sub(sumI32(c, w, w.Rank()-2), b.Mul(zw, k))))
 }
 
 // dropLast removes the last axis, of size 1, of what is no scalar.
