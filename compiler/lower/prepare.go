@@ -144,6 +144,7 @@ func (r *rebuild) node(n *ir.Node) {
 	for i, v := range n.Inputs {
 		in[i] = r.value(v)
 	}
+	n, in = r.unpadded(n, in)
 	var outs []*ir.Value
 	y := r.tabled(n)
 	for _, f := range []func(*ir.Node, []*ir.Value) *ir.Value{r.requantized, r.elsewhere} {

@@ -77,7 +77,8 @@ func (r *rebuild) trimmed(v *ir.Value, size []int) *ir.Value {
 }
 
 func (r *rebuild) trimmedConv(n *ir.Node, size []int) *ir.Value {
-	x, w := n.Inputs[0].Static(), n.Inputs[1].Static()
+	n, in := r.unpadded(n, []*ir.Value{r.value(n.Inputs[0]), r.value(n.Inputs[1])})
+	x, w := core.Shape(in[0]), core.Shape(in[1])
 	g, err := core.ConvGeometry(n, x[2:], w[2:])
 	if err != nil || g.XDil[0]*g.XDil[1] != 1 {
 		return nil
@@ -90,6 +91,5 @@ func (r *rebuild) trimmedConv(n *ir.Node, size []int) *ir.Value {
 			return nil
 		}
 	}
-	in := []*ir.Value{r.value(n.Inputs[0]), r.value(n.Inputs[1])}
 	return r.b.Node("conv", in, flatAttrs(n, append(r.outAttr(n), "hi", hi)...)...)
 }
