@@ -72,6 +72,10 @@ func contractions(r *rand.Rand) *ir.Graph {
 	}
 	b.Output(b.Reduce("reduce_sum", b.Input("sum", tensor.F32, 1, 32, 40, 50), false, 2, 3))
 	b.Output(b.Reduce("reduce_sum", b.Input("row", tensor.F32, 3, 5000), false, 1))
+	for _, c := range []struct{ ic, oc, k, stride, groups int }{{40, 24, 2, 1, 1}, {72, 32, 3, 2, 1}, {24, 40, 4, 2, 1}, {32, 16, 5, 2, 1}, {64, 32, 3, 1, 2}, {32, 96, 3, 2, 2}} {
+		x := b.Input(fmt.Sprintf("%dx%d stride %d groups %d", c.k, c.k, c.stride, c.groups), tensor.F32, 1, c.ic, 9, 11)
+		b.Output(conv(b, x, weights(r, c.ic/c.groups*c.k*c.k, c.oc, c.ic/c.groups, c.k, c.k), c.stride, c.groups))
+	}
 	return b.G
 }
 

@@ -67,7 +67,7 @@ func (l *lowerer) newTiled(n *ir.Node) *tiledConv {
 		c.lo[a] = geo.Lo[a]
 		if c.wino > 0 { // whole tiles are read
 			m := minimalTile(c.wino, geo.Kernel[a])
-			c.hi[a] = max(0, (geo.Out[a]+m-1)/m*m+geo.Kernel[a]-1-geo.Lo[a]-xs[2+a])
+			c.hi[a] = max(0, ((geo.Out[a]+m-1)/m*m-1)*geo.Strides[a]+geo.Kernel[a]-geo.Lo[a]-xs[2+a])
 			continue
 		}
 		if c.parts > 0 { // whole units are read

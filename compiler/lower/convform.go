@@ -81,11 +81,9 @@ func (c *tiledConv) vectorForms(l *lowerer, blocked bool) convMenu {
 			m.heuristic = formDepthwise
 		}
 	case (c.ic/g)%lanes == 0 && (c.oc/g)%lanes == 0:
-		m.heuristic, m.possible = formDirect, append(m.possible, formDirect)
-		m.cycles = float64(c.ocb*c.Out[0]*c.Out[1]*c.Kernel[0]*c.Kernel[1]*c.ic/g) / vectorsPerCycle
-		if short {
-			m.heuristic = formBF16
-		}
+		m.possible = append(m.possible, formDirect)
+		c.addWinograds(l, &m)
+		c.blockForms(l, &m, formDirect, short)
 	default:
 		if c.groups = c.planGroups(lanes); c.groups != nil {
 			m.possible = append(m.possible, formGroups)
@@ -110,25 +108,35 @@ func (c *tiledConv) denseForms(l *lowerer, m *convMenu, blocked, short bool) {
 		m.possible = append(m.possible, formPlanar)
 	}
 	m.possible = append(m.possible, formDirect)
-	for _, size := range c.winograds(l) {
-		m.possible = append(m.possible, formWinograd+strconv.Itoa(size))
-	}
+	c.addWinograds(l, m)
 	switch {
 	case m.heuristic != "" && c.oc*4 <= lanes*3 && !(blocked && c.blocksPay(lanes)):
 	case m.heuristic == "" && c.oc*4 <= lanes && c.ic*c.Kernel[1] >= 2*lanes && c.Kernel[1] >= lanes:
 		// Long rows of few outputs: the general nest has them in its lanes.
 	default:
-		m.heuristic = form
-		relative := 1.0
-		if short {
-			m.heuristic, relative = formBF16, 0.5
-		}
-		size, vectors := c.chooseWinograd(l, relative)
-		m.cycles = vectors / vectorsPerCycle
-		if size > 0 {
-			m.heuristic = formWinograd + strconv.Itoa(size)
-			m.cycles = vectors / transformedPerCycle
-		}
+		c.blockForms(l, m, form, short)
+	}
+}
+
+// addWinograds lists Winograd's forms among the possible ones.
+func (c *tiledConv) addWinograds(l *lowerer, m *convMenu) {
+	for _, size := range c.winograds(l) {
+		m.possible = append(m.possible, formWinograd+strconv.Itoa(size))
+	}
+}
+
+// blockForms picks between a form on channel blocks and Winograd's.
+func (c *tiledConv) blockForms(l *lowerer, m *convMenu, form string, short bool) {
+	m.heuristic = form
+	relative := 1.0
+	if short {
+		m.heuristic, relative = formBF16, 0.5
+	}
+	size, vectors := c.chooseWinograd(l, relative)
+	m.cycles = vectors / vectorsPerCycle
+	if size > 0 {
+		m.heuristic = formWinograd + strconv.Itoa(size)
+		m.cycles = vectors / transformedPerCycle
 	}
 }
 

@@ -33,7 +33,7 @@ func (r *rebuild) phased(n *ir.Node, in []*ir.Value) *ir.Value {
 		if k[a] == 1 {
 			d[a] = 1
 		}
-		if len(winogradTiles[k[a]]) == 0 && k[a] > 1 {
+		if len(winogradTiles[[2]int{k[a], 1}]) == 0 && k[a] > 1 {
 			return nil
 		}
 	}

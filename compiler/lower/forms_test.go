@@ -9,6 +9,7 @@ import (
 	"github.com/lathe-ml/lathe/compiler/core"
 	"github.com/lathe-ml/lathe/compiler/ir"
 	"github.com/lathe-ml/lathe/compiler/lower"
+	"github.com/lathe-ml/lathe/compiler/schedule"
 	"github.com/lathe-ml/lathe/compiler/tensor"
 )
 
@@ -39,7 +40,8 @@ func TestConvolutionForms(t *testing.T) {
 		{"part of a block", 20, 19, 6, 6, 3, 2, 1, 1, 1, "conv"},
 		{"depthwise", 24, 24, 8, 8, 3, 1, 1, 1, 24, "depthwise"},
 		{"depthwise with stride", 32, 32, 9, 7, 3, 2, 1, 1, 32, "depthwise"},
-		{"groups of whole blocks", 32, 32, 5, 5, 3, 1, 1, 1, 2, "conv"},
+		{"groups of whole blocks", 32, 32, 3, 3, 3, 1, 1, 1, 2, "conv"},
+		{"Winograd of groups", 32, 32, 8, 9, 3, 1, 1, 1, 2, "winograd"},
 		{"few output channels", 8, 2, 6, 40, 3, 1, 1, 1, 1, "rowconv"},
 		{"groups of part blocks", 6, 4, 4, 40, 3, 1, 1, 1, 2, "rowconv"},
 		{"none of these", 6, 4, 7, 7, 3, 2, 1, 1, 2, ""},
@@ -64,6 +66,46 @@ func TestConvolutionForms(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestWinogradForms holds that Winograd's form is right in every size that the
+// taps and the stride allow, for maps that are no whole tiles, parts of blocks
+// and groups.
+func TestWinogradForms(t *testing.T) {
+	r := rand.New(rand.NewPCG(21, 8))
+	for _, c := range []struct {
+		ic, oc, h, w, kernel, stride, pad, gr int
+		sizes                                 []int
+	}{
+		{19, 16, 4, 5, 2, 1, 1, 1, []int{3, 4}},
+		{16, 17, 9, 12, 3, 2, 1, 1, []int{2, 3, 4}},
+		{16, 16, 9, 8, 4, 2, 1, 1, []int{3}},
+		{13, 16, 6, 9, 5, 2, 2, 1, []int{2}},
+		{32, 32, 5, 4, 3, 1, 1, 2, []int{2, 4}},
+		{32, 32, 6, 5, 3, 2, 0, 2, []int{2, 3, 4}},
+	} {
+		b := core.NewBuilder("g")
+		x := b.Input("x", tensor.F32, 1, c.ic, c.h, c.w)
+		w := values(r, tensor.F32, c.oc, c.ic/c.gr, c.kernel, c.kernel)
+		for i := range w.Len() {
+			w.SetFloat(i, w.Float(i)/float64(c.kernel*c.ic/c.gr)) // results of the order of 1
+		}
+		both := func(n int) []int { return []int{n, n} }
+		y := b.Conv(x, b.Const(w), core.ConvSpec{Strides: both(c.stride), Dilations: both(1), Lo: both(c.pad), Hi: both(c.pad), Groups: c.gr})
+		b.Output(b.Max(y, b.Like(y, 0)))
+		for _, size := range c.sizes {
+			t.Run(fmt.Sprintf("%dx%d stride %d groups %d size %d", c.kernel, c.kernel, c.stride, c.gr, size), func(t *testing.T) {
+				for _, o := range []lower.Options{{Lanes: 8, Regs: 16}, {Lanes: 16, Regs: 32}, {Lanes: 16, Regs: 32, Threads: 2}} {
+					o.Schedules = func(string) (schedule.Choice, bool) {
+						return schedule.Choice{Form: fmt.Sprintf("winograd%d", size)}, true
+					}
+					if f := families(lowered(t, b.G, o)); !slices.Contains(f, "winograd") {
+						t.Errorf("%d lanes: kernels %v, want winograd among them", o.Lanes, f)
+					}
+				}
+			})
+		}
 	}
 }
 

@@ -184,6 +184,7 @@ func (c *tiledConv) matrixForms(l *lowerer, images int, winograds []int) (list [
 	_, transformed := trusts(c.w, leastTransformed, 1/leastTransformed)
 	c.mostWeight = most
 	icb := (icg + l.o.Lanes - 1) / l.o.Lanes
+	dense := c.Groups*c.Strides[0]*c.Strides[1] == 1 // others were not measured
 	add := func(name string, wino, p int, s staging) {
 		_, _, cycles := c.bestParts(s, p, icb, images, max(l.o.Threads, 1))
 		list = append(list, matrixForm{name, wino, p, cycles})
@@ -196,7 +197,7 @@ func (c *tiledConv) matrixForms(l *lowerer, images int, winograds []int) (list [
 		if (direct || p == 1) && (len(s.phases) == 1 || len(s.taps)*len(partTerms[p]) <= mostTerms) {
 			add(partForms[p].name, 0, p, s)
 		}
-		if p > 1 && transformed && !c.tight && c.mode.Allows(partForms[p].transformed) && slices.Contains(winograds, 4) {
+		if p > 1 && transformed && !c.tight && c.mode.Allows(partForms[p].transformed) && dense && slices.Contains(winograds, 4) {
 			add(formWinograd+"4-"+partForms[p].name, 4, p, c.stage(4, c.Out[0], c.Out[1]))
 		}
 	}

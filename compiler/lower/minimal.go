@@ -12,22 +12,30 @@ import (
 // winogradPoints are the finite points by their number, which is m+r-2.
 var winogradPoints = map[int][]float64{
 	0: {},
+	2: {0, -1},
 	3: {0, 1, -1},
+	4: {0, 1, -1, 0.5},
 	5: {0, 1, -1, 0.5, -2},
 	7: {0, 1, -1, 0.5, -0.5, 2, -2},
 }
 
-// winogradTiles are the tiles of F(m, r) by the number of taps, and the
-// precision that each needs: the error grows with the number of points, and
-// with the number of axes.
-var winogradTiles = map[int][]struct {
+// winogradTile is a size of tiles, and the precision that it needs.
+type winogradTile struct {
 	m     int
 	plane precision.Mode // both axes
 	line  precision.Mode // one axis
-}{
-	3: {{2, precision.F32, precision.F32}, {4, precision.F32, precision.F32}, {6, precision.Fast, precision.F32}},
-	5: {{2, precision.F32, precision.F32}, {4, precision.Fast, precision.F32}},
-	7: {{2, precision.Fast, precision.F32}},
+}
+
+// winogradTiles are the tiles by the number of taps and the stride: the error
+// grows with the number of points, and with the number of axes.
+var winogradTiles = map[[2]int][]winogradTile{
+	{2, 1}: {{3, precision.F32, precision.F32}, {4, precision.F32, precision.F32}},
+	{3, 1}: {{2, precision.F32, precision.F32}, {4, precision.F32, precision.F32}, {6, precision.Fast, precision.F32}},
+	{5, 1}: {{2, precision.F32, precision.F32}, {4, precision.Fast, precision.F32}},
+	{7, 1}: {{2, precision.Fast, precision.F32}},
+	{3, 2}: {{2, precision.F32, precision.F32}, {3, precision.F32, precision.F32}, {4, precision.F32, precision.F32}},
+	{4, 2}: {{3, precision.F32, precision.F32}},
+	{5, 2}: {{2, precision.F32, precision.F32}},
 }
 
 // minimal are the matrices of one axis: y = Aᵀ[(G·g) ⊙ (Bᵀ·d)].
@@ -36,11 +44,46 @@ type minimal struct {
 	at, g, bt [][]float64 // m×n, n×r, n×n
 }
 
-// newMinimal gives F(m, r); for one tap it is the identity.
-func newMinimal(m, r int) minimal {
+// newMinimal gives the form of r taps, stride apart, for m outputs. Of every
+// stride-th tap and the inputs that those meet, each remainder is a filter of
+// stride one, and the outputs are the sums over all: products of their own,
+// s·(m−1) + r together, which is also how many inputs there are.
+func newMinimal(m, r, stride int) minimal {
+	w := minimal{m: m, r: r, n: stride*(m-1) + r, at: make([][]float64, m)}
+	for p := range min(stride, r) {
+		f := newFilter(m, (r-p+stride-1)/stride)
+		for i, row := range f.at {
+			w.at[i] = append(w.at[i], row...)
+		}
+		for j := range f.n {
+			w.g = append(w.g, spread(f.g[j], p, stride, r))
+			w.bt = append(w.bt, spread(f.bt[j], p, stride, w.n))
+		}
+	}
+	return w
+}
+
+// spread puts coefficients at every stride-th place of n, from first on.
+func spread(c []float64, first, stride, n int) []float64 {
+	out := make([]float64, n)
+	for i, v := range c {
+		out[first+i*stride] = v
+	}
+	return out
+}
+
+// newFilter gives F(m, r); for one tap it is the identity.
+func newFilter(m, r int) minimal {
 	n := m + r - 1
-	p := winogradPoints[n-1]
 	w := minimal{m: m, r: r, n: n}
+	if r == 1 {
+		for i := range m {
+			unit := spread([]float64{1}, i, 1, m)
+			w.at, w.g, w.bt = append(w.at, unit), append(w.g, []float64{1}), append(w.bt, unit)
+		}
+		return w
+	}
+	p := winogradPoints[n-1]
 	for i := range m {
 		row := make([]float64, n)
 		for j, a := range p {
@@ -89,10 +132,10 @@ func minimalTile(m, taps int) int {
 // winograd gives the matrices for tiles of m outputs; for 0 those of one tap.
 func (c *tiledConv) winograd(m int) winograd {
 	if m == 0 {
-		return winograd{newMinimal(1, 1), newMinimal(1, 1)}
+		return winograd{newMinimal(1, 1, 1), newMinimal(1, 1, 1)}
 	}
-	h, w := c.Kernel[0], c.Kernel[1]
-	return winograd{newMinimal(minimalTile(m, h), h), newMinimal(minimalTile(m, w), w)}
+	axis := func(a int) minimal { return newMinimal(minimalTile(m, c.Kernel[a]), c.Kernel[a], c.Strides[a]) }
+	return winograd{axis(0), axis(1)}
 }
 
 func power(a float64, k int) float64 {

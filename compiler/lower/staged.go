@@ -30,7 +30,7 @@ type tap struct{ phase, row, col int }
 func (c *tiledConv) stage(wino, rows, cols int) staging {
 	s := staging{wg: c.winograd(wino), th: rows, tw: cols, step: [2]int(c.Strides), phases: [][2]int{{}}, unitLen: c.unitK()}
 	if wino > 0 {
-		s.step = [2]int{s.wg.h.m, s.wg.w.m}
+		s.step = [2]int{s.wg.h.m * c.Strides[0], s.wg.w.m * c.Strides[1]}
 		s.th, s.tw = (rows+s.wg.h.m-1)/s.wg.h.m, (cols+s.wg.w.m-1)/s.wg.w.m
 		return s
 	}
@@ -206,7 +206,7 @@ func (t *convTile) vectorTiles(vb, mb *loop.Buffer, f *loop.Var, at *stagedAt, o
 	k, lanes, points := t.k, t.lanes, t.inARow()
 	one := func(p int, first *loop.Expr) []loop.Stmt {
 		x := &loop.Tile{OB: ob, P: p, L: lanes, X: vb, W: t.wb, S: mb, WO: lanes, SO: points * lanes, Prefetch: t.prefetch}
-		x.Red = []loop.Red{{N: t.icb, XStep: points * lanes, WStep: lanes * ob * lanes}, {N: lanes, XStep: 1, WStep: ob * lanes}}
+		x.Red, x.More = t.blocks(points*lanes, ob*lanes)
 		x.XAt = loop.Add(loop.Mul(loop.V(f), t.icb*points*lanes), loop.Mul(first, lanes))
 		x.WAt = loop.Mul(loop.Add(loop.Mul(loop.V(f), t.ocb), loop.Add(at.block, block)), t.icb*lanes*lanes)
 		x.SAt = loop.Add(loop.Mul(loop.Add(loop.Mul(loop.V(f), at.per), block), points*lanes), loop.Mul(first, lanes))
@@ -224,6 +224,24 @@ func (t *convTile) vectorTiles(vb, mb *loop.Buffer, f *loop.Var, at *stagedAt, o
 		body = append(body, one(rest, loop.Int(points-rest))...)
 	}
 	return body
+}
+
+// blocks are the loops over the input channels of a point, whose blocks are plane
+// apart, each step of vec weights. A last block that is part full has a loop of
+// its own.
+func (t *convTile) blocks(plane, vec int) ([]loop.Red, []loop.Part) {
+	n := t.ic / t.Groups
+	of := func(blocks, n int) []loop.Red {
+		return []loop.Red{{N: blocks, XStep: plane, WStep: t.lanes * vec}, {N: n, XStep: 1, WStep: vec}}
+	}
+	full, rest := n/t.lanes, n%t.lanes
+	switch {
+	case rest == 0:
+		return of(full, t.lanes), nil
+	case full == 0:
+		return of(1, rest), nil
+	}
+	return of(full, t.lanes), []loop.Part{{X: full * plane, W: full * t.lanes * vec, Red: of(1, rest)}}
 }
 
 // matrixTiles do the same by tiles of a matrix unit. Where units are pixels the

@@ -153,9 +153,10 @@ func (t *convTile) transformed(set func(f, o, c int, u float64)) {
 	w := t.wg
 	g := tensor.As[float32](t.w)
 	row := make([]float64, w.w.r) // a row of G·g
+	icg := t.ic / t.Groups
 	for o := range t.oc {
-		for c := range t.ic {
-			k := g[(o*t.ic+c)*w.h.r*w.w.r:]
+		for c := range icg {
+			k := g[(o*icg+c)*w.h.r*w.w.r:]
 			for i := range w.h.n {
 				for x := range row {
 					row[x] = 0

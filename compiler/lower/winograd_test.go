@@ -41,12 +41,19 @@ func random(r *rand.Rand, rows, cols int) [][]float64 {
 }
 
 // TestWinograd holds that y = Aᵀ[(G·g·Gᵀ) ⊙ (Bᵀ·d·B)]·A is the correlation of
-// d with g, in float64: the matrices are exact, whatever float32 makes of them.
+// d with g at every stride-th place, in float64: the matrices are exact,
+// whatever float32 makes of them.
 func TestWinograd(t *testing.T) {
-	for _, f := range [][2]int{{2, 3}, {4, 3}, {6, 3}, {2, 5}, {4, 5}, {2, 7}, {1, 1}} {
-		m, taps := f[0], f[1]
-		w := newMinimal(m, taps)
-		if w.n != m+taps-1 || len(w.at) != m || len(w.g) != w.n || len(w.bt) != w.n {
+	tiles := [][3]int{{1, 1, 1}, {1, 1, 2}, {3, 3, 1}, {2, 7, 2}}
+	for of, sizes := range winogradTiles {
+		for _, s := range sizes {
+			tiles = append(tiles, [3]int{s.m, of[0], of[1]})
+		}
+	}
+	for _, f := range tiles {
+		m, taps, stride := f[0], f[1], f[2]
+		w := newMinimal(m, taps, stride)
+		if w.n != (m-1)*stride+taps || len(w.at) != m || len(w.g) != w.n || len(w.bt) != w.n {
 			t.Fatalf("F(%d): matrices of %d, %d and %d rows", m, len(w.at), len(w.g), len(w.bt))
 		}
 		r := rand.New(rand.NewPCG(uint64(w.n), 5))
@@ -65,7 +72,7 @@ func TestWinograd(t *testing.T) {
 					want := 0.0
 					for a := range taps {
 						for b := range taps {
-							want += d[i+a][j+b] * g[a][b]
+							want += d[i*stride+a][j*stride+b] * g[a][b]
 						}
 					}
 					if math.Abs(y[i][j]-want) > 1e-12 {
@@ -80,7 +87,7 @@ func TestWinograd(t *testing.T) {
 // TestWinogradOfThePaper compares F(2×2) with the matrices of Lavin and Gray, up
 // to the scale of a frequency, which may stand in either factor.
 func TestWinogradOfThePaper(t *testing.T) {
-	w := newMinimal(2, 3)
+	w := newMinimal(2, 3, 1)
 	at := [][]float64{{1, 1, 1, 0}, {0, 1, -1, 1}}
 	g := [][]float64{{1, 0, 0}, {0.5, 0.5, 0.5}, {0.5, -0.5, 0.5}, {0, 0, 1}}
 	bt := [][]float64{{1, 0, -1, 0}, {0, 1, 1, 0}, {0, -1, 1, 0}, {0, -1, 0, 1}}

@@ -8,15 +8,23 @@ import (
 
 // winograds lists the sizes of tiles that the form and the precision allow.
 func (c *tiledConv) winograds(l *lowerer) []int {
-	kh, kw := c.Kernel[0], c.Kernel[1]
-	if c.exact || c.Groups != 1 || c.ic*4 < l.o.Lanes*3 || c.oc < l.o.Lanes || kh != kw && kh != 1 && kw != 1 ||
-		c.Strides[0]*c.Strides[1]*c.Dilations[0]*c.Dilations[1] != 1 {
+	icg, ocg := c.ic/c.Groups, c.oc/c.Groups
+	whole := c.Groups == 1 || icg%l.o.Lanes == 0 && ocg%l.o.Lanes == 0
+	if c.exact || !whole || icg*4 < l.o.Lanes*3 || ocg < l.o.Lanes || c.Dilations[0]*c.Dilations[1] != 1 {
+		return nil
+	}
+	long := 0 // the axis with more taps
+	if c.Kernel[1] > c.Kernel[0] {
+		long = 1
+	}
+	line := c.Kernel[1-long] == 1
+	if !line && (c.Kernel[0] != c.Kernel[1] || c.Strides[0] != c.Strides[1]) {
 		return nil
 	}
 	var out []int
-	for _, t := range winogradTiles[max(kh, kw)] {
+	for _, t := range winogradTiles[[2]int{c.Kernel[long], c.Strides[long]}] {
 		need := t.plane
-		if kh != kw {
+		if line {
 			need = t.line
 		}
 		if c.mode.Allows(need) {
@@ -37,26 +45,26 @@ const (
 // and its cost in estimated vector operations. relative is the cost of a direct product in
 // its best form, compared with F32.
 func (c *tiledConv) chooseWinograd(l *lowerer, relative float64) (best int, cost float64) {
-	icp := float64(c.icb * l.o.Lanes)
+	channels := float64(c.ic / c.Groups)
+	icb := float64(blocksOf(c.ic/c.Groups, l.o.Lanes) * c.Groups)
 	ocb := float64(c.ocb)
 	kh, kw := c.Kernel[0], c.Kernel[1]
-	direct := icp
-	if c.ic < l.o.Lanes {
-		direct = float64(c.ic)
-	}
 	const prefer = 0.85 // what a transform must save
-	cost = prefer * relative * ocb * float64(c.Out[0]*c.Out[1]) * direct * float64(kh*kw)
+	cost = prefer * relative * ocb * float64(c.Out[0]*c.Out[1]) * channels * float64(kh*kw)
 	for _, m := range c.winograds(l) {
-		mh, mw := minimalTile(m, kh), minimalTile(m, kw)
-		n := float64((mh + kh - 1) * (mw + kw - 1))
+		w := c.winograd(m)
+		mh, mw, n := w.h.m, w.w.m, float64(w.freqs())
 		tiles := float64(((c.Out[0] + mh - 1) / mh) * ((c.Out[1] + mw - 1) / mw))
-		gemm := n * max(tiles, 4) * icp * ocb
+		gemm := n * max(tiles, 4) * channels * ocb
 		adds := 7.0
-		if kh != kw {
+		switch {
+		case kh != kw:
 			adds = 4
+		case c.Strides[0] > 1: // half of an axis' inputs are only moved
+			adds = 5
 		}
-		transforms := tiles * adds * n * (float64(c.icb) + ocb)
-		vectors := n * icp * ocb // of the transformed weights, read once per chunk
+		transforms := tiles * adds * n * (icb + ocb)
+		vectors := n * channels * ocb // of the transformed weights, read once per chunk
 		far := max(0, vectors-farWeights/float64(4*l.o.Lanes))
 		stream := 0.75*vectors + 6*far
 		if t := gemm + transforms + stream; t < cost {
@@ -117,13 +125,14 @@ func (t *convTile) chunked(freqs, th, tw, rows int) chunk {
 // row have few frequencies and are long.
 func (t *convTile) chunkOf(freqs, th int) int {
 	const first, second = 48 << 10, 3 << 19
-	perTile := freqs * (t.icb + t.ocb) * t.lanes * 4
+	width := t.ocb / t.Groups
+	perTile := freqs * (t.icb + width) * t.lanes * 4
 	switch {
 	case 8*perTile <= first:
 		return 8
 	case th == 1:
 		return chunkTiles
-	case freqs*t.icb*t.ocb*t.lanes*t.lanes*4 > second:
+	case freqs*t.icb*width*t.lanes*t.lanes*4 > second:
 		return 8
 	}
 	return max(first/perTile, 4)
@@ -166,20 +175,21 @@ func (t *convTile) balanced(sizes []int, threads int) (size, split int) {
 		return size, split
 	}
 	best := math.Inf(1)
-	n, icb, ocb := float64(w.freqs()), float64(t.icb), float64(t.ocb)
+	width := t.ocb / t.Groups
+	n, icb := float64(w.freqs()), float64(t.icb)
 	for _, s := range append([]int{size}, sizes...) {
 		c := t.chunked(w.freqs(), th, tw, s)
 		if s > size { // more than fits the caches
 			continue
 		}
 		for _, p := range []int{1, 2, threads, 2 * threads} {
-			if t.ocb%p != 0 {
+			if width%p != 0 {
 				continue
 			}
 			tiles := float64(c.rows * c.cols)
-			outs := ocb / float64(p)
+			outs := float64(width / p)
 			cost := n * (5*tiles*(icb+outs) + (tiles+0.75)*icb*outs*float64(t.lanes))
-			units := t.y.layout.Shape[0] * c.down * c.across * p
+			units := t.y.layout.Shape[0] * c.down * c.across * p * t.Groups
 			if cost *= float64((units + threads - 1) / threads); cost < best {
 				best, size, split = cost, s, p
 			}

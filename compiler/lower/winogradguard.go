@@ -50,8 +50,8 @@ func (t *convTile) guarded(o [][]*loop.Reg, transform []loop.Stmt, yb *loop.Buff
 func (t *convTile) directTile(yb *loop.Buffer, image, row, col, block *loop.Expr) []loop.Stmt {
 	w := t.wg
 	i := t.k.fresh("d", w.h.m)
-	ih := loop.Add(loop.Add(loop.Mul(row, w.h.m), loop.V(i)), loop.Int(-t.Lo[0]))
-	iw := loop.Add(loop.Mul(col, w.w.m), loop.Int(-t.Lo[1]))
+	ih := loop.Add(loop.Mul(loop.Add(loop.Mul(row, w.h.m), loop.V(i)), t.Strides[0]), loop.Int(-t.Lo[0]))
+	iw := loop.Add(loop.Mul(col, t.step[1]), loop.Int(-t.Lo[1]))
 	return loop.Nest([]*loop.Var{i}, []loop.LoopKind{loop.Serial}, t.plainTile(yb, loop.Mul(loop.V(i), w.w.m*t.lanes), w.w.m, image, ih, iw, block))
 }
 
