@@ -68,8 +68,11 @@ func (l *lowerer) halos() map[*ir.Value][2][2]int {
 
 // wantsBlocks decides whether a value lies in channel blocks.
 func (l *lowerer) wantsBlocks(g *group, v *ir.Value) bool {
-	if v.Rank() != 4 || v.DType() != tensor.F32 && v.DType() != tensor.U8 && v.DType() != tensor.I8 || l.o.Lanes < 2 || len(g.rows) > 0 {
+	if v.Rank() != 4 || v.DType() != tensor.F32 && v.DType() != tensor.U8 && v.DType() != tensor.I8 || l.o.Lanes < 2 {
 		return false
+	}
+	if len(g.rows) > 0 {
+		return l.rowsInBlocks(g, v)
 	}
 	if g.anchor != nil {
 		switch g.anchor.Op {
@@ -94,9 +97,12 @@ func (l *lowerer) wantsBlocks(g *group, v *ir.Value) bool {
 		}
 		return true
 	}
-	if l.movedInBlocks(v) {
-		return true
-	}
+	return l.movedInBlocks(v) || l.readsBlocks(v)
+}
+
+// readsBlocks reports whether a value is computed from one that lies in blocks
+// of the same channels.
+func (l *lowerer) readsBlocks(v *ir.Value) bool {
 	blocked := false
 	seen := map[*ir.Value]bool{}
 	var visit func(x *ir.Value)

@@ -31,10 +31,15 @@ func (l *lowerer) emitRows(g *group) error {
 	if tensor.Numel(full) == 0 {
 		return nil
 	}
-	l.clear(g.root, dst)
 	r := l.rowsOf(g, dst)
+	if !r.planes {
+		l.clear(g.root, dst)
+	}
 	r.out = r.param(dst.buf, true)
 	var body []loop.Stmt
+	if r.planes {
+		body = dst.layout.zeroHalo(r.out, loop.V(r.outer), r.fresh)
+	}
 	work := int64(0)
 	for _, red := range g.rows {
 		x := red.Inputs[0]
@@ -70,6 +75,7 @@ type rowPass struct {
 	rowLen     int
 	outer      *loop.Var
 	lane       *loop.Var // among the rows that are done side by side; nil: one by one
+	planes     bool      // each step of outer writes one whole plane of a channel block
 	at         func(in []*loop.Expr) []*loop.Expr
 	temps      []*ir.Value
 	kept       map[*ir.Value]bool
@@ -106,6 +112,11 @@ func (l *lowerer) rowsOf(g *group, dst *place) *rowPass {
 			return idx
 		}
 	}
+	if a := l.blocked(r, outerShape, places); a >= 0 {
+		l.inBlocks(r, outerShape, a, places)
+		r.planes = dst.layout.L > 1
+		return r
+	}
 	if n := l.across(g, dst, r.full, r.axes); n > 0 {
 		l.sideBySide(r, outerShape, n, places)
 		return r
@@ -125,9 +136,6 @@ func (l *lowerer) across(g *group, dst *place, full, axes []int) int {
 		size *= full[a]
 	}
 	if size < 8 || !dst.layout.isPlain() {
-		return 0
-	}
-	if p := l.places[g.rows[0].Inputs[0]]; p != nil && !p.layout.isPlain() {
 		return 0
 	}
 	return n

@@ -1,0 +1,69 @@
+package lower
+
+import (
+	"slices"
+
+	"github.com/lathe-ml/lathe/compiler/ir"
+	"github.com/lathe-ml/lathe/compiler/loop"
+	"github.com/lathe-ml/lathe/compiler/tensor"
+)
+
+// Rows of what lies in channel blocks: the elements of one row are a block
+// apart and those of neighbouring channels together, so that the channels of a
+// block are the lanes.
+
+// blocked finds the axis of the rows along which what is reduced lies in
+// blocks; -1: none, or its blocks are not whole.
+func (l *lowerer) blocked(r *rowPass, outerShape []int, places func([]*loop.Expr) func([]*loop.Expr) []*loop.Expr) int {
+	x := r.g.rows[0].Inputs[0]
+	for a, n := range outerShape {
+		if l.o.Lanes < 2 || n%l.o.Lanes != 0 {
+			continue
+		}
+		k := l.kernelFor(r.g.root)
+		lane, row := k.fresh("l", l.o.Lanes), k.fresh("j", r.rowLen)
+		oidx := make([]*loop.Expr, len(outerShape))
+		for i, d := range outerShape {
+			oidx[i] = loop.V(k.fresh("o", d))
+		}
+		oidx[a] = loop.Add(loop.Mul(loop.V(k.fresh("b", n/l.o.Lanes)), l.o.Lanes), loop.V(lane))
+		loads, together := 0, 0
+		k.access(x, places(oidx)(loop.Unflatten(loop.V(row), r.innerShape))).Walk(func(e *loop.Expr) {
+			if e.Kind != loop.Load || e.Buf.Len < tensor.Numel(r.full) {
+				return
+			}
+			loads++
+			along, ok := loop.Coef(e.Args[0], lane)
+			apart, affine := loop.Coef(e.Args[0], row)
+			if ok && along == 1 && !(affine && apart == 1) {
+				together++
+			}
+		})
+		if loads > 0 && together == loads {
+			return a
+		}
+	}
+	return -1
+}
+
+// inBlocks goes through the rows of one block of axis a at a time.
+func (l *lowerer) inBlocks(r *rowPass, outerShape []int, a int, places func([]*loop.Expr) func([]*loop.Expr) []*loop.Expr) {
+	const scratch = 65536
+	if r.rowLen*l.o.Lanes > scratch {
+		r.temps = nil
+	}
+	blocks := slices.Clone(outerShape)
+	blocks[a] /= l.o.Lanes
+	r.lane = r.fresh("l", l.o.Lanes)
+	r.outer = r.fresh("r", tensor.Numel(blocks))
+	idx := loop.Unflatten(loop.V(r.outer), blocks)
+	idx[a] = loop.Add(loop.Mul(idx[a], l.o.Lanes), loop.V(r.lane))
+	r.at = places(idx)
+}
+
+// rowsInBlocks reports whether the result of reductions over planes lies in
+// channel blocks: what they read does, and the blocks are whole.
+func (l *lowerer) rowsInBlocks(g *group, v *ir.Value) bool {
+	full := g.rows[0].Inputs[0].Static()
+	return v.Rank() == 4 && v.DType() == tensor.F32 && full[1]%l.o.Lanes == 0 && slices.Equal(full, v.Static()) && slices.Equal(g.rows[0].Ints("axes"), []int{2, 3}) && l.readsBlocks(v)
+}
