@@ -245,9 +245,11 @@ func (l *lowerer) emitReduce(g *group) error {
 			break
 		}
 	}
-	chunk := 0
+	chunk, along := 0, laneWalk{}
 	if a, n := l.blockAxis(x, map[*ir.Value]bool{}); n > 0 && !slices.Contains(axes, a) && !slices.Contains(axes, 0) {
 		lane, chunk = a, n // channels lie side by side
+	} else if n > 0 && lane < 0 {
+		along = walkLanes(axes, full, a, n)
 	}
 	// Neighbouring axes are one long loop where the lanes run along them.
 	var runs [][]int
@@ -264,8 +266,9 @@ func (l *lowerer) emitReduce(g *group) error {
 			red = append(red, tensor.Numel(r))
 		}
 	} else {
-		for _, n := range red {
-			runs = append(runs, []int{n})
+		for i, n := range red {
+			red[i] = along.size(i, n)
+			runs = append(runs, []int{red[i]})
 		}
 	}
 	part := 0
@@ -291,6 +294,7 @@ func (l *lowerer) emitReduce(g *group) error {
 					at++
 				}
 			}
+			along.places(axes, idx)
 			return nil, k.access(x, idx)
 		}})
 }

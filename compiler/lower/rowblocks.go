@@ -67,3 +67,37 @@ func (l *lowerer) rowsInBlocks(g *group, v *ir.Value) bool {
 	full := g.rows[0].Inputs[0].Static()
 	return v.Rank() == 4 && v.DType() == tensor.F32 && full[1]%l.o.Lanes == 0 && slices.Equal(full, v.Static()) && slices.Equal(g.rows[0].Ints("axes"), []int{2, 3}) && l.readsBlocks(v)
 }
+
+// laneWalk is a reduction of channels and pixels together that goes through
+// channel blocks as they lie: the pixels of the last axis with their lanes are
+// one loop. No lanes: there is none.
+type laneWalk struct{ channel, pixel, lanes int } // positions among the axes
+
+func walkLanes(axes, full []int, channel, lanes int) laneWalk {
+	c := slices.Index(axes, channel)
+	last := len(axes) - 1
+	if c < 0 || c >= last || full[channel]%lanes != 0 || axes[last] != len(full)-1 || full[axes[last]] == 1 {
+		return laneWalk{}
+	}
+	return laneWalk{c, last, lanes}
+}
+
+// size is how long the loop over axis i is, which has n elements.
+func (w laneWalk) size(i, n int) int {
+	switch {
+	case w.lanes > 0 && i == w.channel:
+		return n / w.lanes
+	case w.lanes > 0 && i == w.pixel:
+		return n * w.lanes
+	}
+	return n
+}
+
+// places turns positions in those loops into an index.
+func (w laneWalk) places(axes []int, idx []*loop.Expr) {
+	if w.lanes > 0 {
+		c, p := axes[w.channel], axes[w.pixel]
+		idx[c] = loop.Add(loop.Mul(idx[c], w.lanes), loop.Mod(idx[p], w.lanes))
+		idx[p] = loop.Div(idx[p], w.lanes)
+	}
+}
