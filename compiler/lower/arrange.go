@@ -49,7 +49,7 @@ func (l *lowerer) halos() map[*ir.Value][2][2]int {
 			continue
 		}
 		c := l.tiled(n)
-		if c == nil {
+		if c == nil || c.icl < l.o.Lanes { // brings its input into groups
 			continue
 		}
 		v := n.Inputs[0]

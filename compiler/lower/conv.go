@@ -20,6 +20,7 @@ type tiledConv struct {
 	rowwise    bool       // few output channels: lanes are pixels
 	planar     bool       // few input channels: the input stays row-major
 	icb, ocb   int        // channel blocks; icb is of one group
+	icl        int        // channels of a block of the input
 	groupWidth int        // output blocks per group
 	groups     *groupPlan // of groups that do not fill blocks; nil: none
 	w          *tensor.Tensor
@@ -153,7 +154,7 @@ func (l *lowerer) emitTiledConv(g *group) (bool, error) {
 }
 
 func (l *lowerer) conv(c *tiledConv, g *group, dst *place) error {
-	want := c.in(Layout{Shape: g.anchor.Inputs[0].Static(), L: l.o.Lanes, Lo: c.lo, Hi: c.hi})
+	want := c.in(Layout{Shape: g.anchor.Inputs[0].Static(), L: c.icl, Lo: c.lo, Hi: c.hi})
 	if c.planar {
 		want.L = 1
 	}
@@ -399,9 +400,9 @@ func (t *convTile) tileAt(ob, tr, tw int, image, block, oh, ow *loop.Expr) []loo
 		perBlock *= t.ic
 	default:
 		plane = loop.Add(loop.Mul(image, xl.blocks()), loop.Mul(loop.Div(block, t.groupWidth), t.icb))
-		cols.WStep, rows.WStep = lanes*vec, kw*lanes*vec
+		cols.WStep, rows.WStep = t.icl*vec, kw*t.icl*vec
 		tile.Red, tile.More = t.channels(xl.plane(), vec, []loop.Red{rows, cols})
-		perBlock *= t.icb * lanes
+		perBlock *= t.icb * t.icl
 	}
 	tile.XAt = loop.Add(t.at(xl, plane, ih, iw), loop.Int(t.edge[0].from*rows.XStep+t.edge[1].from*cols.XStep))
 	tile.WAt = loop.Add(loop.Mul(block, perBlock*lanes), loop.Int(t.edge[0].from*rows.WStep+t.edge[1].from*cols.WStep))

@@ -33,6 +33,7 @@ type convMenu struct {
 	units     []matrixForm // of those among the possible ones
 	bytes     operands
 	across    bool // bytes are a depthwise form's
+	narrow    bool // a pixel's bytes are one group of a product
 }
 
 // decide picks the form, false if none serves.
@@ -40,7 +41,7 @@ func (c *tiledConv) decide(l *lowerer, n *ir.Node) bool {
 	lanes := l.o.Lanes
 	c.mode = l.mode(n)
 	c.exact = slices.ContainsFunc(l.uses[n.Outputs[0]], func(u *ir.Node) bool { return u.Op == "cast" && u.Outputs[0].DType().IsInteger() })
-	c.icb, c.ocb = blocksOf(c.ic, lanes), blocksOf(c.oc, lanes)
+	c.icb, c.ocb, c.icl = blocksOf(c.ic, lanes), blocksOf(c.oc, lanes), lanes
 	blocked := l.fromBlocks(n.Inputs[0])
 	m := c.vectorForms(l, blocked)
 	c.tight = c.Groups == 1 && c.ic <= packedChannels && !blocked && c.Kernel[1] <= packedPixels && c.Strides[1] <= packedPixels && c.Dilations[1] == 1
@@ -51,6 +52,7 @@ func (c *tiledConv) decide(l *lowerer, n *ir.Node) bool {
 	tight := c.tight
 	c.tight = false // bytes are not
 	c.byteForms(l, &m, n.Inputs[0], n.Inputs[1])
+	m.narrow = !blocked && c.Groups == 1 && c.ic <= loop.TileU8S8.Group() && m.bytes.center == 0
 	if n.Outputs[0].DType() == tensor.I32 && !m.wholeOnly() || m.heuristic == "" {
 		return false
 	}
@@ -159,7 +161,7 @@ func (c *tiledConv) byteForms(l *lowerer, m *convMenu, x, w *ir.Value) {
 		return
 	}
 	m.bytes = bytes
-	if (bytes.center == 0 || g == 1 && c.pointwise()) && (g == 1 && c.ic >= 4 || g > 1 && slices.Contains(m.possible, formDirect)) {
+	if (bytes.center == 0 || g == 1 && c.pointwise()) && (g == 1 && c.ic*kk >= loop.TileU8S8.Group() || g > 1 && slices.Contains(m.possible, formDirect)) {
 		m.possible = append(m.possible, formInt8)
 		if m.heuristic != formPixels && m.heuristic != "" {
 			m.heuristic = formInt8
@@ -221,6 +223,9 @@ func (c *tiledConv) take(m convMenu, form string, tight bool, lanes int) {
 		if c.operands = m.bytes; m.across {
 			c.depthwise = true
 			return
+		}
+		if m.narrow {
+			c.icl = loop.TileU8S8.Group()
 		}
 	case formAMXInt8:
 		c.operands = m.bytes

@@ -24,7 +24,7 @@ func (t *convTile) packed(l *lowerer) (b *buf) {
 			return out
 		})
 	}
-	ics := t.icb * lanes
+	ics := t.icb * t.icl
 	if t.planar {
 		ics = t.ic
 	}
@@ -56,7 +56,7 @@ func packConv[T any](t *convTile, ics, ob int, of func(float32) T) []T {
 			for k := range kk {
 				step := ic*kk + k // planar: channel, kernel
 				if !t.planar {    // blocked: channel block, kernel, channel
-					step = (ic/lanes*kk+k)*lanes + ic%lanes
+					step = (ic/t.icl*kk+k)*t.icl + ic%t.icl
 				}
 				out[base+((step/g*n+block-first)*lanes+lane)*g+step%g] = of(src[(oc*icg+ic)*kk+k])
 			}

@@ -121,16 +121,16 @@ func (t *convTile) rowsByTaps(ob int, image, block, row *loop.Expr) []loop.Stmt 
 func (t *convTile) channels(plane, vec int, kernel []loop.Red) ([]loop.Red, []loop.Part) {
 	grp, n := t.kind.Group(), t.ic/t.Groups
 	of := func(blocks, n int) []loop.Red {
-		per := loop.Red{N: blocks, XStep: plane, WStep: t.Kernel[0] * t.Kernel[1] * t.lanes * vec}
+		per := loop.Red{N: blocks, XStep: plane, WStep: t.Kernel[0] * t.Kernel[1] * t.icl * vec}
 		return slices.Concat([]loop.Red{per}, kernel, []loop.Red{{N: (n + grp - 1) / grp, XStep: grp, WStep: vec * grp}})
 	}
-	rest := n % t.lanes
+	rest := n % t.icl
 	switch {
-	case rest == 0 || (rest+grp-1)/grp*grp == t.lanes:
-		return of(t.icb, t.lanes), nil
+	case rest == 0 || (rest+grp-1)/grp*grp == t.icl:
+		return of(t.icb, t.icl), nil
 	case t.icb == 1:
 		return of(1, rest), nil
 	}
-	red := of(t.icb-1, t.lanes)
+	red := of(t.icb-1, t.icl)
 	return red, []loop.Part{{X: red[0].N * red[0].XStep, W: red[0].N * red[0].WStep, Red: of(1, rest)}}
 }

@@ -299,7 +299,7 @@ func (l *lowerer) narrowed(g *group, v *ir.Value, lay *Layout) {
 		case f.kind == loop.TileF32:
 			return
 		}
-		form, blocks = f, blocks || n.Op == "conv"
+		form, blocks = f, blocks || n.Op == "conv" && l.tiled(n).icl == l.o.Lanes
 	}
 	switch {
 	case form.kind == loop.TileF32:

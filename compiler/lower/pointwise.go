@@ -285,6 +285,9 @@ func (k *kb) blocked(dst *place, out *loop.Buffer, family string, f func(k *kb, 
 		at(hv, wv, loop.V(hv), loop.V(wv))
 	}
 	val = loop.If(loop.Less(c, loop.Int(lay.Shape[1])), val, loop.Number(val.Type, 0, 0))
+	if lay.L > 1 && lay.L <= 4 {
+		return k.blockedFew(dst, out, family, p, f)
+	}
 	store := &loop.Store{Buf: out, Index: lay.offset(idx), Val: val}
 	inner := loop.Nest([]*loop.Var{h, w, ci}, []loop.LoopKind{loop.Serial, loop.Serial, loop.Vector}, store)
 	if lay.L == 1 {
@@ -292,6 +295,30 @@ func (k *kb) blocked(dst *place, out *loop.Buffer, family string, f func(k *kb, 
 	}
 	body := append(lay.zeroHalo(out, loop.V(p), k.fresh), inner...)
 	work := int64(val.Cost()+1) * int64(out.Len)
+	k.finish(family, []loop.Stmt{&loop.For{Var: p, Par: work >= parallelWork, Body: body}}, work)
+	return nil
+}
+
+// blockedFew is blocked for blocks of few channels: written out, the stores of a
+// pixel are together a part of a vector.
+func (k *kb) blockedFew(dst *place, out *loop.Buffer, family string, p *loop.Var, f func(k *kb, idx []*loop.Expr) *loop.Expr) error {
+	lay := dst.layout
+	h, w := k.fresh("h", lay.Shape[2]), k.fresh("w", lay.Shape[3])
+	var stores []loop.Stmt
+	cost := 0
+	for i := range lay.L {
+		c := loop.Add(loop.Mul(loop.Mod(loop.V(p), lay.blocks()), lay.L), loop.Int(i))
+		idx := []*loop.Expr{loop.Div(loop.V(p), lay.blocks()), c, loop.V(h), loop.V(w)}
+		val := loop.Number(out.Type, 0, 0)
+		if least, _ := loop.Range(c); int(least) < lay.Shape[1] {
+			val = lay.stored(f(k, idx))
+			val = loop.If(loop.Less(c, loop.Int(lay.Shape[1])), val, loop.Number(val.Type, 0, 0))
+		}
+		cost += val.Cost() + 1
+		stores = append(stores, &loop.Store{Buf: out, Index: lay.offset(idx), Val: val})
+	}
+	body := append(lay.zeroHalo(out, loop.V(p), k.fresh), loop.Nest([]*loop.Var{h, w}, []loop.LoopKind{loop.Serial, loop.Vector}, stores...)...)
+	work := int64(cost) * int64(out.Len/lay.L)
 	k.finish(family, []loop.Stmt{&loop.For{Var: p, Par: work >= parallelWork, Body: body}}, work)
 	return nil
 }

@@ -102,7 +102,7 @@ func multiplied(n *ir.Node, w *tensor.Tensor) bool {
 	signed := least >= -128 && most <= 127
 	if n.Op == "conv" {
 		one := tensor.Numel(w.Shape[2:]) == 1 && !slices.ContainsFunc(slices.Concat(n.Ints("lo"), n.Ints("hi")), func(p int) bool { return p != 0 })
-		return len(w.Shape) == 4 && n.Int("groups", 1) == 1 && w.Shape[1] >= 4 && (signed || one && most-least <= 255)
+		return len(w.Shape) == 4 && n.Int("groups", 1) == 1 && tensor.Numel(w.Shape[1:]) >= 4 && (signed || one && most-least <= 255)
 	}
 	k := w.Shape[core.DotAxes(n).RC[0]]
 	return most-least <= 255 && k%loop.TileU8S8.Group() == 0 && w.Len() >= 8*k*tensor.Numel(sizesAt(w.Shape, core.DotAxes(n).RB))
