@@ -109,6 +109,7 @@ type convTile struct {
 	rows     int // output rows and columns as tiled (flattened where that is legal)
 	cols     int
 	flat     bool
+	band     int // tiles of a part of a flattened plane that one thread works on
 	lanes    int
 	prefetch int          // bytes
 	sumType  tensor.DType // of what the tile stores
@@ -278,7 +279,7 @@ func (t *convTile) emit(l *lowerer) {
 		t.scratch = k.local("s", t.sumType, ob*t.shape.points()*t.lanes)
 	}
 	n := t.y.layout.Shape[0]
-	rb := (t.rows + t.shape.TR - 1) / t.shape.TR
+	rb := t.inRows(n * groups)
 	v := k.fresh("t", n*groups*rb)
 	row := loop.Mod(loop.V(v), rb)
 	ng := loop.Div(loop.V(v), rb)
@@ -319,7 +320,49 @@ func (t *convTile) zeroHalos(ob int, image, block *loop.Expr) []loop.Stmt {
 	return loop.Nest([]*loop.Var{o}, []loop.LoopKind{loop.Serial}, t.y.layout.zeroHalo(t.yb, plane, t.k.fresh)...)
 }
 
+// inRows is into how many rows of tiles a plane is cut, each of which a thread
+// may take: there are as many planes and blocks of channels besides. Flattened
+// planes, which are one row, are cut where those are too few to share.
+func (t *convTile) inRows(others int) int {
+	if !t.flat {
+		return (t.rows + t.shape.TR - 1) / t.shape.TR
+	}
+	const shares = 16 // four times as many as threads usually are, so that none waits long
+	full := max(t.cols/t.shape.TW, 1)
+	cuts := min((shares+others-1)/others, full)
+	t.band = (full + cuts - 1) / cuts
+	return (full + t.band - 1) / t.band
+}
+
+// bandOf is the work on one part of a flattened plane.
+func (t *convTile) bandOf(ob int, image, block, band *loop.Expr) []loop.Stmt {
+	tw := t.shape.TW
+	full, rest := t.cols/tw, t.cols%tw
+	tiles := func(n int) []loop.Stmt {
+		if n == 0 {
+			return nil
+		}
+		c := t.k.fresh("x", n)
+		at := loop.Mul(loop.Add(loop.Mul(band, t.band), loop.V(c)), tw)
+		return loop.Nest([]*loop.Var{c}, []loop.LoopKind{loop.Serial}, t.tileAt(ob, 1, tw, image, block, loop.Int(0), at)...)
+	}
+	whole, bands := full/t.band, max((full+t.band-1)/t.band, 1)
+	if rest == 0 && whole == bands {
+		return tiles(t.band)
+	}
+	return choice(band, bands-1, bands, func() []loop.Stmt { return tiles(t.band) }, func() []loop.Stmt {
+		body := tiles(full - (bands-1)*t.band)
+		if rest > 0 {
+			body = append(body, t.tileAt(ob, 1, rest, image, block, loop.Int(0), loop.Int(t.cols-rest))...)
+		}
+		return body
+	})
+}
+
 func (t *convTile) colsOf(ob, tr int, image, block, oh *loop.Expr) []loop.Stmt {
+	if t.flat {
+		return t.bandOf(ob, image, block, oh)
+	}
 	var body []loop.Stmt
 	tw := t.shape.TW
 	first := 0

@@ -214,7 +214,7 @@ func (t *convTile) emitGroups(l *lowerer) {
 		t.scratch = k.local("s", tensor.F32, most*t.shape.points()*t.lanes)
 	}
 	n := t.y.layout.Shape[0]
-	rb := (t.rows + t.shape.TR - 1) / t.shape.TR
+	rb := t.inRows(n * g.periods * len(g.units))
 	v := k.fresh("t", n*g.periods*len(g.units)*rb)
 	row, rest := loop.Mod(loop.V(v), rb), loop.Div(loop.V(v), rb)
 	unit, rest := loop.Mod(rest, len(g.units)), loop.Div(rest, len(g.units))
