@@ -279,11 +279,7 @@ func (t *convTile) emit(l *lowerer) {
 		t.scratch = k.local("s", t.sumType, ob*t.shape.points()*t.lanes)
 	}
 	n := t.y.layout.Shape[0]
-	rb := t.inRows(n * groups)
-	v := k.fresh("t", n*groups*rb)
-	row := loop.Mod(loop.V(v), rb)
-	ng := loop.Div(loop.V(v), rb)
-	image, group := loop.Div(ng, groups), loop.Mod(ng, groups)
+	v, image, group, row := t.order(n, groups)
 	inGroup := loop.Mod(group, perGroup)
 	block := loop.Add(loop.Mul(loop.Div(group, perGroup), width), loop.Mul(inGroup, ob)) // first output block
 	var body []loop.Stmt
@@ -320,18 +316,42 @@ func (t *convTile) zeroHalos(ob int, image, block *loop.Expr) []loop.Stmt {
 	return loop.Nest([]*loop.Var{o}, []loop.LoopKind{loop.Serial}, t.y.layout.zeroHalo(t.yb, plane, t.k.fresh)...)
 }
 
-// inRows is into how many rows of tiles a plane is cut, each of which a thread
-// may take: there are as many planes and blocks of channels besides. Flattened
-// planes, which are one row, are cut where those are too few to share.
-func (t *convTile) inRows(others int) int {
-	if !t.flat {
-		return (t.rows + t.shape.TR - 1) / t.shape.TR
+// order is the loop that threads share: over images, bands of rows, groups of
+// output blocks and the rows of a band. A thread that has the same bands in one
+// layer as in the next finds most of what it reads in its own cache. Weights are
+// read again for each band: where they fill a good part of the second cache, all
+// rows are one band.
+func (t *convTile) order(n, groups int) (v *loop.Var, image, group, row *loop.Expr) {
+	const share = 16 // flattened planes, which are one row, are cut into so many parts that threads can share
+	rows := (t.rows + t.shape.TR - 1) / t.shape.TR
+	many := 4*t.w.Len() > 256<<10
+	if t.flat {
+		full, cuts := max(t.cols/t.shape.TW, 1), share
+		if many {
+			cuts = (share + n*groups - 1) / (n * groups)
+		}
+		t.band = (full + min(cuts, full) - 1) / min(cuts, full)
+		rows = (full + t.band - 1) / t.band
 	}
-	const shares = 16 // four times as many as threads usually are, so that none waits long
-	full := max(t.cols/t.shape.TW, 1)
-	cuts := min((shares+others-1)/others, full)
-	t.band = (full + cuts - 1) / cuts
-	return (full + t.band - 1) / t.band
+	per := rows // of a band
+	if !many {
+		per = rows / bands(rows)
+	}
+	v = t.k.fresh("t", n*groups*rows)
+	at := loop.Div(loop.V(v), per)
+	group, at = loop.Mod(at, groups), loop.Div(at, groups)
+	row = loop.Add(loop.Mul(loop.Mod(at, rows/per), per), loop.Mod(loop.V(v), per))
+	return v, loop.Div(at, rows/per), group, row
+}
+
+// bands is into how many equal bands rows are cut: four or a few more.
+func bands(rows int) int {
+	for b := 4; b <= 16 && b <= rows; b++ {
+		if rows%b == 0 {
+			return b
+		}
+	}
+	return 1
 }
 
 // bandOf is the work on one part of a flattened plane.

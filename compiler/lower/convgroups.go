@@ -214,11 +214,8 @@ func (t *convTile) emitGroups(l *lowerer) {
 		t.scratch = k.local("s", tensor.F32, most*t.shape.points()*t.lanes)
 	}
 	n := t.y.layout.Shape[0]
-	rb := t.inRows(n * g.periods * len(g.units))
-	v := k.fresh("t", n*g.periods*len(g.units)*rb)
-	row, rest := loop.Mod(loop.V(v), rb), loop.Div(loop.V(v), rb)
-	unit, rest := loop.Mod(rest, len(g.units)), loop.Div(rest, len(g.units))
-	image, period := loop.Div(rest, g.periods), loop.Mod(rest, g.periods)
+	v, image, group, row := t.order(n, g.periods*len(g.units))
+	unit, period := loop.Mod(group, len(g.units)), loop.Div(group, len(g.units))
 	var of func(i int) []loop.Stmt
 	of = func(i int) []loop.Stmt {
 		u := g.units[i]

@@ -1,6 +1,8 @@
-/* A pool of threads. A region is cut into chunks that the caller and the
-   workers take one by one, so that a worker which the system has put aside
-   delays nobody. Workers spin for a short while after a region and then sleep.
+/* A pool of threads. A region is cut into chunks, of which each thread has its
+   part: the same part of every region, so that what it wrote in one it often
+   finds in its own cache in the next. It takes them one by one from the front,
+   and those that others have not begun from their ends when it has no more: a
+   worker which the system has put aside delays nobody. Workers spin for a short while after a region and then sleep.
    One region runs at a time; a caller that finds the pool busy runs alone. A
    region takes no more workers than its caller's share of the CPUs: callers of
    all artifacts in the process count themselves (see callers.c). Where other
@@ -14,15 +16,15 @@ int lathe_threads_ = LATHE_THREADS;
 static struct {
   pthread_t id;
   atomic_int asleep __attribute__((aligned(LINE)));
-} workers[MAX_THREADS];
-
-static struct {
-  /* The number of the region in the upper half, in the lower how many of its
-     chunks are left: a chunk is taken by an exchange that fails if the region
-     has changed, so what was read of it before is what it was. The count of
-     what is left must be here and not beside: a late worker of a region that
+  /* The number of the region in the upper half, in the lower the thread's chunks
+     that are left, the end above the front: a chunk is taken by an exchange that
+     fails if the region has changed, so what was read of it before is what it
+     was. What is left must be here and not beside: a late worker of a region that
      is used up would hold it against the size of the next one. */
   _Atomic u64 ticket __attribute__((aligned(LINE)));
+} seats[MAX_THREADS]; /* the caller's first */
+
+static struct {
   _Atomic u32 done __attribute__((aligned(LINE))); /* chunks finished */
   atomic_int waiting;    /* the caller sleeps until they are */
   region_fn fn __attribute__((aligned(LINE)));
@@ -30,7 +32,7 @@ static struct {
   char *scratch;         /* of the caller; each worker has its own behind it */
   size_t scratch_size;
   i64 n;
-  u32 chunks;
+  u32 number, chunks;
   int limit;             /* workers beyond it have no part in the region */
   int started;           /* threads, the caller included */
   atomic_int stop;
@@ -66,25 +68,33 @@ static void doze(atomic_int *w) { struct timespec t = {0, 50000}; if (atomic_loa
 static void rouse(atomic_int *w) { (void)w; }
 #endif
 
-/* Takes chunks of the current region until there are none; gives how many. */
-static u32 work(int t) {
-  for (u32 taken = 0;;) {
-    u64 s = atomic_load_explicit(&pool.ticket, memory_order_acquire);
+/* Takes a chunk of thread u's and runs it as thread t; 0 if there is none. */
+static int work_on(int u, int t) {
+  for (;;) {
+    u64 s = atomic_load_explicit(&seats[u].ticket, memory_order_acquire);
     region_fn fn = pool.fn;
     void *const *args = pool.args;
     char *scratch = pool.scratch;
     size_t size = pool.scratch_size;
-    i64 n = pool.n, chunks = pool.chunks, c = chunks - (i64)(u32)s;
-    if (!(u32)s) return taken;
-    if (!atomic_compare_exchange_weak(&pool.ticket, &s, s - 1)) continue;
+    i64 n = pool.n, chunks = pool.chunks, front = s & 0xffff, end = s >> 16 & 0xffff, c = u == t ? front : end - 1;
+    if (front == end) return 0;
+    if (!atomic_compare_exchange_weak(&seats[u].ticket, &s, u == t ? s + 1 : s - 0x10000)) continue;
     if (t) lathe_scratch = scratch + (size_t)t * size;
     fn(args, n * c / chunks, n * (c + 1) / chunks);
-    taken++;
     if (atomic_fetch_add(&pool.done, 1) + 1 == (u32)chunks && t && atomic_exchange(&pool.waiting, 0)) rouse(&pool.waiting);
+    return 1;
   }
 }
 
-static u32 current(void) { return (u32)(atomic_load(&pool.ticket) >> 32); }
+/* Takes chunks of the current region until there are none; gives how many. */
+static u32 work(int t) {
+  u32 taken = 0;
+  for (int k = 0, threads = pool.limit + 1; k < threads; k++)
+    while (work_on((t + k) % threads, t)) taken++;
+  return taken;
+}
+
+static u32 number(int t) { return (u32)(atomic_load(&seats[t].ticket) >> 32); }
 
 /* How many workers a caller may have: its share of the CPUs, less itself. */
 static int helpers(void) {
@@ -99,37 +109,39 @@ static void *worker(void *arg) {
   pin_worker(t);
   for (;;) {
     u64 start = ticks();
-    for (int spin = 1; current() == seen; spin++) {
+    for (int spin = 1; number(t) == seen; spin++) {
       relax();
       if (spin % 16) continue;
       if (ticks() - start < moment() && t <= helpers()) continue;
-      atomic_store(&workers[t].asleep, 1);
-      while (current() == seen && atomic_load(&workers[t].asleep)) doze(&workers[t].asleep);
-      atomic_store(&workers[t].asleep, 0);
+      atomic_store(&seats[t].asleep, 1);
+      while (number(t) == seen && atomic_load(&seats[t].asleep)) doze(&seats[t].asleep);
+      atomic_store(&seats[t].asleep, 0);
     }
-    seen = current();
+    seen = number(t);
     if (atomic_load(&pool.stop)) return 0;
-    if (t <= pool.limit) { spread(t, pool.limit + 1); work(t); }
+    spread(t, pool.limit + 1);
+    work(t);
   }
 }
 
 /* Publishes a region: what it consists of must be written before. */
 static void publish(u32 chunks, int limit) {
+  pool.chunks = chunks;
   pool.limit = limit;
-  atomic_store(&pool.ticket, ((u64)current() + 1) << 32 | chunks);
-  for (int t = 1; t <= limit; t++) {
-    if (atomic_load(&workers[t].asleep) && atomic_exchange(&workers[t].asleep, 0)) rouse(&workers[t].asleep);
-  }
+  pool.number++;
+  for (u32 t = 0, threads = (u32)limit + 1; t < threads; t++)
+    atomic_store(&seats[t].ticket, (u64)pool.number << 32 | (chunks * (t + 1) / threads) << 16 | chunks * t / threads);
+  for (int t = 1; t <= limit; t++)
+    if (atomic_load(&seats[t].asleep) && atomic_exchange(&seats[t].asleep, 0)) rouse(&seats[t].asleep);
 }
 
 static void stop_workers(void) {
   if (pool.started < 2) return;
   atomic_store(&pool.stop, 1);
   publish(0, pool.started - 1);
-  for (int t = 1; t < pool.started; t++) pthread_join(workers[t].id, 0);
+  for (int t = 1; t < pool.started; t++) pthread_join(seats[t].id, 0);
   pool.started = 0;
   atomic_store(&pool.stop, 0);
-  atomic_store(&pool.ticket, 0);
 }
 
 /* Starts workers up to a number; what cannot be started is done without. They
@@ -141,8 +153,8 @@ static void start_workers(int wanted) {
   pthread_sigmask(SIG_SETMASK, &all, &old);
   if (!pool.started) pool.started = 1;
   for (int t = pool.started; t <= wanted; t = ++pool.started) {
-    atomic_store(&workers[t].asleep, 0);
-    if (pthread_create(&workers[t].id, 0, worker, (void *)(intptr_t)t)) break;
+    atomic_store(&seats[t].asleep, 0);
+    if (pthread_create(&seats[t].id, 0, worker, (void *)(intptr_t)t)) break;
   }
   pthread_sigmask(SIG_SETMASK, &old, 0);
 }
@@ -199,8 +211,7 @@ void lathe_region(region_fn f, void *const *args, i64 n) {
   if (limit > pool.started - 1) limit = pool.started - 1;
   i64 chunks = (i64)(limit + 1) * 4;
   pool.fn = f; pool.args = args; pool.n = n; pool.scratch = lathe_scratch; pool.scratch_size = LATHE_SCRATCH;
-  pool.chunks = (u32)(n < chunks ? n : chunks);
-  u32 all = pool.chunks;
+  u32 all = (u32)(n < chunks ? n : chunks);
   atomic_store(&pool.done, 0);
   here(0);
   u64 begin = ticks();
@@ -217,6 +228,6 @@ static void pool_child(void) {
   pthread_mutex_t fresh = PTHREAD_MUTEX_INITIALIZER;
   pool.region = fresh;
   pool.started = 0;
-  atomic_store(&pool.ticket, 0);
+  for (int t = 0; t < MAX_THREADS; t++) atomic_store(&seats[t].ticket, 0);
   atomic_store(&process->callers, 0);
 }
