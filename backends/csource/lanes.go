@@ -119,6 +119,9 @@ func (p *printer) wide(e *loop.Expr) string {
 		if e.Type == tensor.BF16 {
 			return "(i32)round_bf16(" + p.expr(e.Args[0]) + ")"
 		}
+		if s := p.nearest(e); s != "" {
+			return s
+		}
 		return "(i32)(" + p.expr(e.Args[0]) + ")"
 	case loop.Select:
 		return "(" + p.expr(e.Args[0]) + " ? " + p.wide(e.Args[1]) + " : " + p.wide(e.Args[2]) + ")"

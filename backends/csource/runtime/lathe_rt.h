@@ -123,6 +123,16 @@ FN f16 to_f16_f32(float x) {
   u32 r = a >= 0x47800000u ? (a > 0x7f800000u ? 0x7e00u : 0x7c00u) : a < 0x38800000u ? tiny : normal;
   return (f16)(r | sign);
 }
+/* The nearest whole number to x, bounded by lo and by hi, which is not negative, and
+   moved by another, all up to 2^20, in the low byte. Added to a number whose last bit
+   is worth one, bits are in the order of numbers; those of positive numbers are so
+   before, and to bound these keeps a product in x from being fused. x is a number. */
+#define NEAREST 0x4b400000
+FN i32 nearest_f32(float x, i32 lo, float hi, i32 zero) {
+  const i32 a = bits_i32_f32(x), top = bits_i32_f32(hi);
+  const i32 b = bits_i32_f32(bits_f32_i32(a > top ? top : a) + 0x1.8p+23f);
+  return (b < NEAREST + lo ? NEAREST + lo : b) + zero;
+}
 /* From double by rounding to odd first, so that two roundings equal one. */
 FN float odd_f32(double x) {
   float f = (float)x;
