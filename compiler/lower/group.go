@@ -129,11 +129,20 @@ func (l *lowerer) stored(n *ir.Node, v *ir.Value, cost int) bool {
 				return true
 			}
 		}
-		if g := l.member[c.Outputs[0]]; g != nil && len(g.rows) > 0 && cost > cheap {
+		if g := l.member[c.Outputs[0]]; g != nil && len(g.rows) > 0 && (cost > cheap || cost > 0 && l.crossed(v)) {
 			return true // a row is read in several passes
 		}
 	}
 	return false
+}
+
+// crossed reports whether a value is computed, where it is read, from elements
+// that a transpose has moved.
+func (l *lowerer) crossed(v *ir.Value) bool {
+	if v.Def == nil || l.group[v] != nil || l.member[v] != nil {
+		return false
+	}
+	return v.Def.Op == "transpose" || slices.ContainsFunc(v.Def.Inputs, l.crossed)
 }
 
 func constantOnly(v *ir.Value) bool {

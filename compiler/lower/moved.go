@@ -52,7 +52,7 @@ func (l *lowerer) moves(v *ir.Value, seen map[*ir.Value]bool) bool {
 		return false
 	}
 	for _, x := range v.Def.Inputs {
-		if p := l.places[x]; p != nil && p.layout.L > 1 && (v.Def.Op == "reshape" || v.Def.Op == "transpose" || x.Rank() != v.Rank()) || l.moves(x, seen) {
+		if p := l.places[x]; p != nil && p.layout.L > 1 && (v.Def.Op == "reshape" || v.Def.Op == "transpose" || x.Rank() != v.Rank() || x.Static()[1] != v.Static()[1]) || l.moves(x, seen) {
 			return true
 		}
 	}

@@ -216,6 +216,12 @@ func (l *lowerer) blockAxis(v *ir.Value, seen map[*ir.Value]bool) (axis, lanes i
 				return a, lanes
 			}
 		}
+	case n.Op == "slice":
+		axis, lanes = l.blockAxis(n.Inputs[0], seen)
+		if lanes > 0 && n.Ints("starts")[axis]%lanes == 0 && n.Ints("steps")[axis] == 1 {
+			return axis, lanes
+		}
+		return 0, 0
 	case core.Lookup(n.Op).Class == core.Pointwise:
 		for _, x := range n.Inputs {
 			if axis, lanes = l.blockAxis(x, seen); lanes > 0 && slices.Equal(x.Static(), shape) {

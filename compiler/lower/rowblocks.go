@@ -61,10 +61,13 @@ func (l *lowerer) inBlocks(r *rowPass, outerShape []int, a int, places func([]*l
 	r.at = places(idx)
 }
 
-// rowsInBlocks reports whether the result of reductions over planes lies in
-// channel blocks: what they read does, and the blocks are whole.
+// rowsInBlocks reports whether the result of reductions over planes or channels
+// lies in channel blocks: what they read does, and the blocks are whole.
 func (l *lowerer) rowsInBlocks(g *group, v *ir.Value) bool {
 	full := g.rows[0].Inputs[0].Static()
+	if slices.Equal(g.rows[0].Ints("axes"), []int{1}) {
+		return l.tiledRows(g) == l.o.Lanes
+	}
 	return v.Rank() == 4 && v.DType() == tensor.F32 && full[1]%l.o.Lanes == 0 && slices.Equal(full, v.Static()) && slices.Equal(g.rows[0].Ints("axes"), []int{2, 3}) && l.readsBlocks(v)
 }
 

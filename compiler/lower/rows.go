@@ -32,7 +32,11 @@ func (l *lowerer) emitRows(g *group) error {
 		return nil
 	}
 	r := l.rowsOf(g, dst)
-	if !r.planes {
+	switch {
+	case r.planes:
+	case r.tiles != nil && dst.layout.L == r.tiles.channel.N:
+		l.clearHalo(g.root, dst)
+	default:
 		l.clear(g.root, dst)
 	}
 	r.out = r.param(dst.buf, true)
@@ -45,12 +49,12 @@ func (l *lowerer) emitRows(g *group) error {
 		x := red.Inputs[0]
 		total := r.result(red.Outputs[0], accumulator(x.DType()))
 		body = append(body, r.each(total.set(identity(red.Op, total.kind)))...)
-		body = append(body, r.inner(func(idx []*loop.Expr, flat *loop.Expr) []loop.Stmt {
+		body = append(body, r.fold(total, red.Op, func(idx []*loop.Expr, flat *loop.Expr) ([]loop.Stmt, *loop.Expr) {
 			stmts := r.keep(x, idx, flat)
 			val := loop.To(total.kind, r.access(x, idx))
 			work += int64(val.Cost()+1) * int64(tensor.Numel(full))
-			return append(stmts, total.add(combine[red.Op], val))
-		}))
+			return stmts, val
+		})...)
 		total.done(red.Outputs[0])
 		body = append(body, r.derived(red.Outputs[0])...)
 	}
@@ -59,7 +63,7 @@ func (l *lowerer) emitRows(g *group) error {
 		val := r.access(g.root, idx)
 		work += int64(val.Cost()+1) * int64(tensor.Numel(full))
 		return append(stmts, &loop.Store{Buf: r.out, Index: dst.layout.offset(idx), Val: dst.layout.stored(val)})
-	}))
+	})...)
 	r.finish("rows", []loop.Stmt{&loop.For{Var: r.outer, Par: work >= parallelWork && r.outer.N > 1, Body: body}}, work)
 	return nil
 }
@@ -76,6 +80,7 @@ type rowPass struct {
 	outer      *loop.Var
 	lane       *loop.Var // among the rows that are done side by side; nil: one by one
 	planes     bool      // each step of outer writes one whole plane of a channel block
+	tiles      *rowTiles // how rows of channels in blocks are gone through; nil: they are none
 	at         func(in []*loop.Expr) []*loop.Expr
 	temps      []*ir.Value
 	kept       map[*ir.Value]bool
@@ -111,6 +116,10 @@ func (l *lowerer) rowsOf(g *group, dst *place) *rowPass {
 			}
 			return idx
 		}
+	}
+	if lanes := l.tiledRows(g); lanes > 0 && len(outerShape) > 0 {
+		l.inTiles(r, outerShape, lanes, places)
+		return r
 	}
 	if a := l.blocked(r, outerShape, places); a >= 0 {
 		l.inBlocks(r, outerShape, a, places)
@@ -175,14 +184,28 @@ func (l *lowerer) sideBySide(r *rowPass, outerShape []int, n int, places func([]
 }
 
 // inner is a pass over the rows' elements.
-func (r *rowPass) inner(build func(idx []*loop.Expr, flat *loop.Expr) []loop.Stmt) loop.Stmt {
+func (r *rowPass) inner(build func(idx []*loop.Expr, flat *loop.Expr) []loop.Stmt) []loop.Stmt {
+	if r.tiles != nil {
+		return r.tiles.pass(r, build)
+	}
 	v := r.fresh("j", r.rowLen)
 	idx := r.at(loop.Unflatten(loop.V(v), r.innerShape))
 	if r.lane == nil {
-		return &loop.For{Var: v, Kind: loop.Vector, Body: build(idx, loop.V(v))}
+		return []loop.Stmt{&loop.For{Var: v, Kind: loop.Vector, Body: build(idx, loop.V(v))}}
 	}
 	flat := loop.Add(loop.Mul(loop.V(v), r.lane.N), loop.V(r.lane))
-	return &loop.For{Var: v, Body: []loop.Stmt{&loop.For{Var: r.lane, Kind: loop.Vector, Body: build(idx, flat)}}}
+	return []loop.Stmt{&loop.For{Var: v, Body: []loop.Stmt{&loop.For{Var: r.lane, Kind: loop.Vector, Body: build(idx, flat)}}}}
+}
+
+// fold is a pass that reduces the rows.
+func (r *rowPass) fold(t *rowResult, op string, build func(idx []*loop.Expr, flat *loop.Expr) (pre []loop.Stmt, val *loop.Expr)) []loop.Stmt {
+	if r.tiles != nil {
+		return r.tiles.fold(r, t, combine[op], identity(op, t.kind), build)
+	}
+	return r.inner(func(idx []*loop.Expr, flat *loop.Expr) []loop.Stmt {
+		pre, val := build(idx, flat)
+		return append(pre, t.add(combine[op], val))
+	})
 }
 
 // each does something once a row.
@@ -283,7 +306,10 @@ func (r *rowPass) keep(v *ir.Value, idx []*loop.Expr, flat *loop.Expr) (pre []lo
 				}
 			}
 			at := loop.Flatten(in, r.innerShape)
-			if r.lane != nil {
+			switch {
+			case r.tiles != nil:
+				at = r.tiles.at(loop.Div(at, r.tiles.channel.N))
+			case r.lane != nil:
 				at = loop.Add(loop.Mul(at, side), loop.V(r.lane))
 			}
 			return loop.At(buf, at)
