@@ -72,7 +72,7 @@ func (l *lowerer) wantsBlocks(g *group, v *ir.Value) bool {
 		return false
 	}
 	if len(g.rows) > 0 {
-		return l.rowsInBlocks(g, v)
+		return l.rowsInBlocks(g, v) && !l.readByPixels(v)
 	}
 	if g.anchor != nil {
 		switch g.anchor.Op {
@@ -98,6 +98,17 @@ func (l *lowerer) wantsBlocks(g *group, v *ir.Value) bool {
 		return true
 	}
 	return l.movedInBlocks(v) || l.readsBlocks(v)
+}
+
+// readByPixels reports whether all that read a value are convolutions with
+// pixels in the lanes.
+func (l *lowerer) readByPixels(v *ir.Value) bool {
+	for _, n := range l.uses[v] {
+		if c := l.convs[n]; c == nil || !c.rowwise || n.Inputs[0] != v {
+			return false
+		}
+	}
+	return len(l.uses[v]) > 0
 }
 
 // readsBlocks reports whether a value is computed from one that lies in blocks
