@@ -34,7 +34,8 @@ func settled(v *ir.Value) *tensor.Tensor {
 
 // foldViews folds a pointwise node whose operands all have roots: to a
 // broadcast scalar if all roots are single elements, to a constant if some
-// operand is a constant of the result's shape.
+// operand is a constant of the result's shape, or if they are whole numbers:
+// distances between positions, say, which tables are then read at.
 func (b *Builder) foldViews(n *ir.Node, t ir.Type) ([]*ir.Value, bool) {
 	shape, _ := t.Static()
 	if b.FoldLimit < 0 || len(n.Inputs) == 0 || Lookup(n.Op).Class != Pointwise || tensor.Numel(shape) > b.FoldLimit {
@@ -61,7 +62,7 @@ func (b *Builder) foldViews(n *ir.Node, t ir.Type) ([]*ir.Value, bool) {
 			return nil, false
 		}
 		return []*ir.Value{b.BroadcastTo(out[0], shape...)}, true
-	case whole:
+	case whole, t.DType.IsInteger() && t.DType.Bits() >= 32:
 		in := make([]*ir.Value, len(roots))
 		for i, v := range n.Inputs {
 			in[i] = b.Const(settled(v))

@@ -121,7 +121,7 @@ func (l *lowerer) stored(n *ir.Node, v *ir.Value, cost int) bool {
 				return true
 			}
 		case core.Indexed:
-			if c.Inputs[0] == v && cost > cheap {
+			if c.Inputs[0] == v && cost > cheap || l.readAgain(c, v, cost) {
 				return true
 			}
 		case core.Movement:
@@ -143,6 +143,23 @@ func (l *lowerer) crossed(v *ir.Value) bool {
 		return false
 	}
 	return v.Def.Op == "transpose" || slices.ContainsFunc(v.Def.Inputs, l.crossed)
+}
+
+// readAgain reports a look-up that would compute positions once for each of
+// the elements that they find together, or go through a transpose more often
+// than there are elements.
+func (l *lowerer) readAgain(c *ir.Node, v *ir.Value, cost int) bool {
+	if c.Op != "gather" || l.o.Lanes < 2 {
+		return false
+	}
+	reads, has := tensor.Numel(c.Outputs[0].Static()), tensor.Numel(v.Static())
+	if c.Inputs[0] != v {
+		return cost > cheap && reads > has
+	}
+	for v.Def != nil && v.Def.Op == "reshape" {
+		v = v.Def.Inputs[0]
+	}
+	return reads > 2*has && v.Def != nil && v.Def.Op == "transpose"
 }
 
 func constantOnly(v *ir.Value) bool {

@@ -1,7 +1,9 @@
 package onnx
 
 import (
+	"fmt"
 	"math"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/lathe-ml/lathe/compiler/core"
@@ -132,4 +134,86 @@ func TestTreeRows(t *testing.T) {
 	cyclic := reg("a tree that leads back", col(0, 0, 0, 0))
 	cyclic.attrs[6] = attr("nodes_falsenodeids", []int{2, 0, 0, 0, 0, 0})
 	faulty(t, fault.BadModel, []rowCase{cyclic})
+}
+
+// grown is a forest of uneven trees, as attributes and as what walks it.
+func grown(r *rand.Rand, trees, depth, features, classes int) (as []ir.Attr, scores func(row []float32) []float64) {
+	var tree, node, feature, yes, no, voteTree, voteNode, voteClass []int
+	var modes []string
+	var values, weights []float32
+	type walked struct {
+		feature, yes, no int
+		value            float32
+		votes            []float32
+	}
+	all := make([][]walked, trees)
+	for t := range trees {
+		var grow func(d int) int
+		grow = func(d int) int {
+			id := len(all[t])
+			all[t] = append(all[t], walked{feature: -1})
+			if d == 0 || id > 0 && r.IntN(6) == 0 {
+				for range classes {
+					all[t][id].votes = append(all[t][id].votes, float32(r.IntN(8)))
+				}
+				return id
+			}
+			f, v := r.IntN(features), float32(r.NormFloat64())
+			y := grow(d - 1)
+			all[t][id] = walked{feature: f, value: v, yes: y, no: grow(d - 1)}
+			return id
+		}
+		grow(depth)
+		for id, n := range all[t] {
+			tree, node, values, yes, no = append(tree, t), append(node, id), append(values, n.value), append(yes, n.yes), append(no, n.no)
+			feature, modes = append(feature, max(n.feature, 0)), append(modes, map[bool]string{true: "LEAF", false: "BRANCH_LT"}[n.feature < 0])
+			for k, v := range n.votes {
+				voteTree, voteNode, voteClass, weights = append(voteTree, t), append(voteNode, id), append(voteClass, k), append(weights, v)
+			}
+		}
+	}
+	as = attrs("nodes_treeids", tree, "nodes_nodeids", node, "nodes_featureids", feature, "nodes_values", values, "nodes_truenodeids", yes, "nodes_falsenodeids", no,
+		"nodes_modes", modes, "target_treeids", voteTree, "target_nodeids", voteNode, "target_ids", voteClass, "target_weights", weights, "n_targets", classes)
+	return as, func(row []float32) []float64 {
+		sum := make([]float64, classes)
+		for _, nodes := range all {
+			n := nodes[0]
+			for n.feature >= 0 {
+				if row[n.feature] < n.value {
+					n = nodes[n.yes]
+				} else {
+					n = nodes[n.no]
+				}
+			}
+			for k, v := range n.votes {
+				sum[k] += float64(v)
+			}
+		}
+		return sum
+	}
+}
+
+// TestManyRowsOfTrees holds that asking all branches at once, and walking on
+// from where the upper levels end, gives what walking each row gives.
+func TestManyRowsOfTrees(t *testing.T) {
+	r := rand.New(rand.NewPCG(4, 2))
+	var cases []rowCase
+	for _, c := range []struct{ rows, depth, classes int }{{9, 1, 1}, {20, 4, 1}, {20, 4, 3}, {17, 6, 1}, {8, 9, 1}, {33, 9, 3}, {7, 5, 1}} {
+		const features = 5
+		as, scores := grown(r, 6, c.depth, features, c.classes)
+		x, want := tensor.New(tensor.F32, c.rows, features), tensor.New(tensor.F32, c.rows, c.classes)
+		for i := range c.rows {
+			row := tensor.As[float32](x)[i*features : (i+1)*features]
+			for k := range row {
+				if row[k] = float32(r.NormFloat64()); r.IntN(20) == 0 {
+					row[k] = float32(math.NaN())
+				}
+			}
+			for k, v := range scores(row) {
+				want.SetFloat(i*c.classes+k, v)
+			}
+		}
+		cases = append(cases, rowCase{name: fmt.Sprint(c), domain: ml, op: "TreeEnsembleRegressor", in: list(x), want: list(want), attrs: as})
+	}
+	runRows(t, cases)
 }

@@ -87,39 +87,69 @@ func (f *forest) table(b *core.Builder, d tensor.DType, get func(treeNode) float
 	return b.Const(t)
 }
 
+// check fails on a branch that reads a feature that there is not.
+func (f *forest) check(c *Ctx, features int) {
+	for i, n := range f.nodes {
+		if (n.yes != i || n.no != i) && (n.feature < 0 || n.feature >= features) {
+			c.Fail("a tree reads feature %d of %d", n.feature, features)
+		}
+	}
+}
+
 // leaves gives the leaf of every row in every tree, [rows, trees].
 func (f *forest) leaves(c *Ctx, x *ir.Value) *ir.Value {
 	b := c.B
 	s := core.Shape(x)
+	f.check(c, s[1])
+	w := f.walkOver(x, 1)
+	at := b.BroadcastTo(b.Reshape(b.Cast(b.Ints(f.roots...), w.index), 1, len(f.roots)), s[0], len(f.roots))
+	row := b.Mul(b.Iota(w.index, 0, s[0], 1), b.ScalarInt(w.index, int64(s[1])))
+	return f.walk(c, w, row, at, f.depth(c))
+}
+
+// walker is how the features of rows are found: at base + feature·stride.
+type walker struct {
+	flat   *ir.Value
+	stride int
+	index  tensor.DType
+}
+
+func (f *forest) walkOver(x *ir.Value, stride int) walker {
+	n := tensor.Numel(core.Shape(x))
+	w := walker{flat: x, stride: stride, index: tensor.I32}
+	if max(n, len(f.nodes)) > math.MaxInt32 {
+		w.index = tensor.I64
+	}
+	return w
+}
+
+// walk goes some levels down from the nodes at, each for the row whose features
+// begin at base.
+func (f *forest) walk(c *Ctx, w walker, base, at *ir.Value, levels int) *ir.Value {
+	b := c.B
 	var used [branchModes]bool
 	missing := false
 	for i, n := range f.nodes {
 		if n.yes == i && n.no == i {
 			continue
 		}
-		if n.feature < 0 || n.feature >= s[1] {
-			c.Fail("a tree reads feature %d of %d", n.feature, s[1])
-		}
 		used[n.mode] = true
 		missing = missing || n.missing
 	}
-	i64 := tensor.I64
-	feature := f.table(b, i64, func(n treeNode) float64 { return float64(n.feature) })
-	value := f.table(b, x.DType(), func(n treeNode) float64 { return n.value })
-	mode := f.table(b, i64, func(n treeNode) float64 { return float64(n.mode) })
-	yes := f.table(b, i64, func(n treeNode) float64 { return float64(n.yes) })
-	no := f.table(b, i64, func(n treeNode) float64 { return float64(n.no) })
+	flat := b.Reshape(w.flat, tensor.Numel(core.Shape(w.flat)))
+	feature := f.table(b, w.index, func(n treeNode) float64 { return float64(n.feature * w.stride) })
+	value := f.table(b, flat.DType(), func(n treeNode) float64 { return n.value })
+	mode := f.table(b, w.index, func(n treeNode) float64 { return float64(n.mode) })
+	yes := f.table(b, w.index, func(n treeNode) float64 { return float64(n.yes) })
+	no := f.table(b, w.index, func(n treeNode) float64 { return float64(n.no) })
 	flag := b.Cast(f.table(b, tensor.U8, func(n treeNode) float64 {
 		if n.missing {
 			return 1
 		}
 		return 0
 	}), tensor.Bool)
-	flat := b.Reshape(x, s[0]*s[1])
-	at := b.BroadcastTo(b.Reshape(b.Ints(f.roots...), 1, len(f.roots)), s[0], len(f.roots))
-	row := b.Mul(b.Iota(i64, 0, s[0], 1), b.ScalarInt(i64, int64(s[1])))
-	for range f.depth(c) {
-		v := b.Gather(flat, 0, b.Add(row, b.Gather(feature, 0, at)))
+	for range levels {
+		v := b.Gather(flat, 0, b.Add(base, b.Gather(feature, 0, at)))
 		t := b.Gather(value, 0, at)
 		var test, which *ir.Value
 		for m, u := range used {
@@ -131,7 +161,7 @@ func (f *forest) leaves(c *Ctx, x *ir.Value) *ir.Value {
 				if which == nil {
 					which = b.Gather(mode, 0, at)
 				}
-				test = b.Where(b.Eq(which, b.ScalarInt(i64, int64(m))), compareBranch(b, m, v, t), test)
+				test = b.Where(b.Eq(which, b.ScalarInt(w.index, int64(m))), compareBranch(b, m, v, t), test)
 			}
 		}
 		if missing {
@@ -185,6 +215,10 @@ func (f *forest) scores(c *Ctx, x *ir.Value, combine string) *ir.Value {
 				w.SetFloat(i, w.Float(i)+v.weight)
 			}
 		}
+	}
+	if d, ok := f.dense(c, s[0]); ok && combine == "SUM" {
+		f.check(c, s[1])
+		return d.sums(c, f, x, w)
 	}
 	y := b.Gather(b.Const(w), 0, f.leaves(c, x)) // [rows, trees, outs]
 	switch combine {
