@@ -68,19 +68,73 @@ func TestScalarAccuracy(t *testing.T) {
 	}
 }
 
+// softmaxBound is the stated error of the exponential of differences to a
+// maximum, in units of the last place. RATIONALE.md has the same figure.
+const softmaxBound = 4.5
+
+// TestExpOfDifferences runs that function over floats of every exponent up to 0,
+// and NaN: each is the only element of its row beside the maximum 0, whose
+// exponential is exact.
+func TestExpOfDifferences(t *testing.T) {
+	if _, err := toolchain.Find(""); err != nil {
+		t.Skipf("no C compiler: %v", err)
+	}
+	const step = 8191
+	var in []float32
+	for b := uint64(1) << 31; b < 1<<32; b += step {
+		in = append(in, math.Float32frombits(uint32(b)))
+	}
+	in = append(in, float32(math.Inf(-1)), 0, -103.97, -87.4, -104)
+	for len(in)%16 != 0 {
+		in = append(in, 0)
+	}
+	x := tensor.New(tensor.F32, len(in), 2)
+	for i, v := range in {
+		tensor.As[float32](x)[2*i] = v
+	}
+	levels := []string{"native"}
+	if runtime.GOARCH == "amd64" {
+		levels = append(levels, "x86-64-v3", "x86-64")
+	}
+	for _, level := range levels {
+		t.Run(level, func(t *testing.T) {
+			b := core.NewBuilder("differences")
+			v := b.Input("x", tensor.F32, x.Shape...)
+			b.Output(b.Exp(b.Sub(v, b.Reduce("reduce_max", v, true, 1))))
+			out := tensor.As[float32](compiled(t, level, b.G, x)[0])
+			worst, at := 0.0, float32(0)
+			for i, v := range in {
+				if e := ulps(out[2*i], math.Exp(float64(v))); e > worst {
+					worst, at = e, v
+				}
+			}
+			t.Logf("%.3f ulp at %g", worst, at)
+			if worst > softmaxBound {
+				t.Errorf("off by %.3f units in the last place at %g (%x), %g are stated", worst, at, math.Float32bits(at), softmaxBound)
+			}
+		})
+	}
+}
+
 // scalars computes every function of the table by compiled code.
 func scalars(t *testing.T, level string, x *tensor.Tensor) []*tensor.Tensor {
 	t.Helper()
-	tr, err := cpu.Target(level)
-	if err != nil {
-		t.Fatal(err)
-	}
 	b := core.NewBuilder("scalars")
 	v := b.Input("x", tensor.F32, x.Shape...)
 	for _, f := range scalarBounds {
 		b.Output(b.Node(f.name, []*ir.Value{v}))
 	}
-	p, err := compiler.Program(b.G, tr, compiler.Options{})
+	return compiled(t, level, b.G, x)
+}
+
+// compiled runs a graph of one input by compiled code.
+func compiled(t *testing.T, level string, g *ir.Graph, x *tensor.Tensor) []*tensor.Tensor {
+	t.Helper()
+	tr, err := cpu.Target(level)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := compiler.Program(g, tr, compiler.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,7 +16,7 @@ import (
 
 // registerCalls are the scalar functions that the runtime has for arrays of
 // that many elements, if the target has the feature.
-var registerCalls = map[string]bool{"exp": true, "tanh": true, "erf": true, "sin": true, "cos": true}
+var registerCalls = map[string]bool{"exp": true, "expneg": true, "tanh": true, "erf": true, "sin": true, "cos": true}
 
 const (
 	callLanes   = 16

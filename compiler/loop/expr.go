@@ -311,7 +311,7 @@ func (e *Expr) Cost() int {
 			switch x.Fn {
 			case "div", "sqrt", "mod", "fmod":
 				c += 6
-			case "exp", "log", "tanh", "erf", "pow", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh":
+			case "exp", "expneg", "log", "tanh", "erf", "pow", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh":
 				c += 20
 			default:
 				c++

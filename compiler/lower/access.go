@@ -137,6 +137,10 @@ func (k *kb) read(v *ir.Value, idx []*loop.Expr) *loop.Expr {
 		for i, x := range n.Inputs {
 			args[i] = k.access(x, idx)
 		}
+		if n.Op == "exp" && notPositive(n.Inputs[0]) {
+			c := loop.Compute(v.DType())
+			return loop.To(v.DType(), loop.Fn("expneg", loop.To(c, args[0])))
+		}
 		return scalar(n, args)
 	case core.Movement:
 		return k.move(n, idx)

@@ -21,6 +21,7 @@ type attention struct {
 	x          *ir.Value // f(q·kᵀ), what softmax is taken of
 	top, sum   *ir.Value // the row's maximum and the sum of its exponentials
 	shift      *ir.Value // what is subtracted before the exponential: a function of top
+	exponent   *ir.Value // the scores less that
 	factor     *ir.Value // what exponentials are multiplied with, or divided by: of sum
 	divide     bool
 	q, v       core.DotDims
@@ -69,7 +70,7 @@ func (l *lowerer) matchAttention(pv *ir.Node) *attention {
 	if s == nil || s.Op != "sub" {
 		return nil
 	}
-	a.x, a.shift = s.Inputs[0], rowOnly(s.Inputs[1])
+	a.x, a.shift, a.exponent = s.Inputs[0], rowOnly(s.Inputs[1]), e.Def.Inputs[0]
 	if a.shift == nil {
 		return nil
 	}

@@ -308,11 +308,14 @@ func (c *attentionKernel) softmax(row, local, from *loop.Expr, n int) []loop.Stm
 	if twice {
 		x = score(loop.V(j))
 	}
-	e := c.reg("e", tensor.F32)
+	e, exp := c.reg("e", tensor.F32), "exp"
+	if notPositive(c.exponent) {
+		exp = "expneg"
+	}
 	return append(stmts,
 		&loop.Set{Reg: sum, Val: start, Decl: true},
 		&loop.For{Var: j, Kind: loop.Vector, Body: []loop.Stmt{
-			&loop.Set{Reg: e, Val: loop.Fn("exp", loop.Fn("sub", x, loop.R(s))), Decl: true},
+			&loop.Set{Reg: e, Val: loop.Fn(exp, loop.Fn("sub", x, loop.R(s))), Decl: true},
 			&loop.Store{Buf: c.scores, Index: at, Val: loop.R(e)},
 			&loop.Accum{Reg: sum, Fn: "add", Val: loop.R(e)},
 		}},
