@@ -264,9 +264,9 @@ func (s *strips) one(at string, side, fresh int) {
 					continue
 				}
 				undo := s.name(a.Val)
-				s.line("const %s %s_v = l >= %d ? %s : %s;", cType[a.Reg.Type], v, s.w-fresh, s.expr(a.Val), identity(a))
+				s.line("const %s %s_v = l >= %d ? %s : %s;", cType[a.Reg.Type], a.Reg.Name, s.w-fresh, s.expr(a.Val), identity(a))
 				undo()
-				s.line("%[1]s = %[2]s;", s.expr(loop.R(a.Reg)), s.combine(a, v+"_v", s.expr(loop.R(a.Reg))))
+				s.line("%[1]s = %[2]s;", s.expr(loop.R(a.Reg)), s.combine(a, a.Reg.Name+"_v", s.expr(loop.R(a.Reg))))
 			}
 		})
 	})

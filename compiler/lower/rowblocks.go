@@ -58,7 +58,7 @@ func (l *lowerer) inBlocks(r *rowPass, outerShape []int, a int, places func([]*l
 	r.outer = r.fresh("r", tensor.Numel(blocks))
 	idx := loop.Unflatten(loop.V(r.outer), blocks)
 	idx[a] = loop.Add(loop.Mul(idx[a], l.o.Lanes), loop.V(r.lane))
-	r.at = places(idx)
+	r.rows = []*rowState{r.state(places(idx))}
 }
 
 // rowsInBlocks reports whether the result of reductions over planes or channels

@@ -1,6 +1,7 @@
 package lower
 
 import (
+	"maps"
 	"slices"
 
 	"github.com/lathe-ml/lathe/compiler/core"
@@ -45,23 +46,36 @@ func (l *lowerer) emitRows(g *group) error {
 		body = dst.layout.zeroHalo(r.out, loop.V(r.outer), r.fresh)
 	}
 	work := int64(0)
-	for _, red := range g.rows {
+	each := int64(tensor.Numel(full) / len(r.rows))
+	for i := 0; i < len(g.rows); i++ {
+		red := g.rows[i]
+		if s := r.deviationOf(g.rows[i:]); s != nil {
+			body = append(body, s.pass()...)
+			work += 4 * int64(tensor.Numel(full))
+			i++
+			continue
+		}
 		x := red.Inputs[0]
-		total := r.result(red.Outputs[0], accumulator(x.DType()))
-		body = append(body, r.each(total.set(identity(red.Op, total.kind)))...)
-		body = append(body, r.fold(total, red.Op, func(idx []*loop.Expr, flat *loop.Expr) ([]loop.Stmt, *loop.Expr) {
+		totals := make([]*rowResult, len(r.rows))
+		r.all(func(k int) {
+			totals[k] = r.result(red.Outputs[0], accumulator(x.DType()))
+			body = append(body, r.each(totals[k].set(identity(red.Op, totals[k].kind)))...)
+		})
+		body = append(body, r.fold(totals, red.Op, func(k int, idx []*loop.Expr, flat *loop.Expr) ([]loop.Stmt, *loop.Expr) {
 			stmts := r.keep(x, idx, flat)
-			val := loop.To(total.kind, r.access(x, idx))
-			work += int64(val.Cost()+1) * int64(tensor.Numel(full))
+			val := loop.To(totals[k].kind, r.access(x, idx))
+			work += int64(val.Cost()+1) * each
 			return stmts, val
 		})...)
-		total.done(red.Outputs[0])
-		body = append(body, r.derived(red.Outputs[0])...)
+		r.all(func(k int) {
+			totals[k].done(red.Outputs[0])
+			body = append(body, r.derived(red.Outputs[0])...)
+		})
 	}
-	body = append(body, r.inner(func(idx []*loop.Expr, flat *loop.Expr) []loop.Stmt {
+	body = append(body, r.inner(func(_ int, idx []*loop.Expr, flat *loop.Expr) []loop.Stmt {
 		stmts := r.keep(g.root, idx, flat)
 		val := r.access(g.root, idx)
-		work += int64(val.Cost()+1) * int64(tensor.Numel(full))
+		work += int64(val.Cost()+1) * each
 		return append(stmts, &loop.Store{Buf: r.out, Index: dst.layout.offset(idx), Val: dst.layout.stored(val)})
 	})...)
 	r.finish("rows", []loop.Stmt{&loop.For{Var: r.outer, Par: work >= parallelWork && r.outer.N > 1, Body: body}}, work)
@@ -78,19 +92,61 @@ type rowPass struct {
 	innerShape []int
 	rowLen     int
 	outer      *loop.Var
-	lane       *loop.Var // among the rows that are done side by side; nil: one by one
+	lane       *loop.Var // among the rows that are done side by side; nil: lanes run along the rows
 	planes     bool      // each step of outer writes one whole plane of a channel block
 	tiles      *rowTiles // how rows of channels in blocks are gone through; nil: they are none
-	at         func(in []*loop.Expr) []*loop.Expr
 	temps      []*ir.Value
-	kept       map[*ir.Value]bool
-	known      []*ir.Value // reductions that are done
+	rows       []*rowState // rows that each pass goes through together
+	*rowState              // the one that is described
+}
+
+// rowState is what is known of a row while its passes are described.
+type rowState struct {
+	at    func(in []*loop.Expr) []*loop.Expr
+	kept  map[*ir.Value]bool
+	known []*ir.Value // reductions that are done
+	over  map[*ir.Value]func(idx []*loop.Expr) *loop.Expr
+	memo  map[string]*loop.Expr
+}
+
+// all describes something of each row.
+func (r *rowPass) all(do func(k int)) {
+	for k, s := range r.rows {
+		r.rowState, r.kb.over, r.kb.memo = s, s.over, s.memo
+		do(k)
+		s.memo = r.kb.memo
+	}
+}
+
+// together has each pass go through two rows: what they have in common (scales
+// of columns) is loaded once, and the steps of one hide the latency of the
+// other's. Two rows of scratch must fit the first cache.
+func (r *rowPass) together(rows int, outer []int, places func([]*loop.Expr) func([]*loop.Expr) []*loop.Expr) {
+	n := 1
+	if rows >= fewestRows && r.rowLen*4%4096 != 0 && 2*r.rowLen*4*max(len(r.temps), 1) <= 16<<10 && r.rowLen >= r.l.o.Lanes {
+		n = 2
+	}
+	r.outer = r.fresh("r", (rows+n-1)/n)
+	first := loop.Mul(loop.V(r.outer), n)
+	if rows%n != 0 {
+		first = loop.Clamp(first, 0, rows-n)
+	}
+	for k := range n {
+		r.rows = append(r.rows, r.state(places(loop.Unflatten(loop.Add(first, loop.Int(k)), outer))))
+	}
+}
+
+// fewestRows is how many rows leave enough pairs of them for threads.
+const fewestRows = 16
+
+func (r *rowPass) state(at func(in []*loop.Expr) []*loop.Expr) *rowState {
+	return &rowState{at: at, kept: map[*ir.Value]bool{}, over: maps.Clone(r.kb.over), memo: map[string]*loop.Expr{}}
 }
 
 // rowsOf decides how rows are gone through.
 func (l *lowerer) rowsOf(g *group, dst *place) *rowPass {
 	red := g.rows[0]
-	r := &rowPass{kb: l.kernelFor(g.root), g: g, full: red.Inputs[0].Static(), axes: red.Ints("axes"), kept: map[*ir.Value]bool{}}
+	r := &rowPass{kb: l.kernelFor(g.root), g: g, full: red.Inputs[0].Static(), axes: red.Ints("axes")}
 	var outerShape []int
 	for i, d := range r.full {
 		if slices.Contains(r.axes, i) {
@@ -130,8 +186,7 @@ func (l *lowerer) rowsOf(g *group, dst *place) *rowPass {
 		l.sideBySide(r, outerShape, n, places)
 		return r
 	}
-	r.outer = r.fresh("r", tensor.Numel(outerShape))
-	r.at = places(loop.Unflatten(loop.V(r.outer), outerShape))
+	r.together(tensor.Numel(outerShape), outerShape, places)
 	return r
 }
 
@@ -180,32 +235,45 @@ func (l *lowerer) sideBySide(r *rowPass, outerShape []int, n int, places func([]
 	}
 	oidx := loop.Unflatten(loop.Div(loop.V(r.outer), parts), lead)
 	oidx = append(oidx, loop.Unflatten(loop.Add(start, loop.V(r.lane)), last)...)
-	r.at = places(oidx)
+	r.rows = []*rowState{r.state(places(oidx))}
 }
 
 // inner is a pass over the rows' elements.
-func (r *rowPass) inner(build func(idx []*loop.Expr, flat *loop.Expr) []loop.Stmt) []loop.Stmt {
+func (r *rowPass) inner(build func(k int, idx []*loop.Expr, flat *loop.Expr) []loop.Stmt) []loop.Stmt {
 	if r.tiles != nil {
-		return r.tiles.pass(r, build)
+		return r.tiles.pass(r, func(idx []*loop.Expr, flat *loop.Expr) []loop.Stmt { return build(0, idx, flat) })
 	}
-	v := r.fresh("j", r.rowLen)
-	idx := r.at(loop.Unflatten(loop.V(v), r.innerShape))
-	if r.lane == nil {
-		return []loop.Stmt{&loop.For{Var: v, Kind: loop.Vector, Body: build(idx, loop.V(v))}}
-	}
-	flat := loop.Add(loop.Mul(loop.V(v), r.lane.N), loop.V(r.lane))
-	return []loop.Stmt{&loop.For{Var: v, Body: []loop.Stmt{&loop.For{Var: r.lane, Kind: loop.Vector, Body: build(idx, flat)}}}}
+	return []loop.Stmt{r.first(r.rowLen, build)}
 }
 
 // fold is a pass that reduces the rows.
-func (r *rowPass) fold(t *rowResult, op string, build func(idx []*loop.Expr, flat *loop.Expr) (pre []loop.Stmt, val *loop.Expr)) []loop.Stmt {
+func (r *rowPass) fold(ts []*rowResult, op string, build func(k int, idx []*loop.Expr, flat *loop.Expr) (pre []loop.Stmt, val *loop.Expr)) []loop.Stmt {
 	if r.tiles != nil {
-		return r.tiles.fold(r, t, combine[op], identity(op, t.kind), build)
+		return r.tiles.fold(r, ts[0], combine[op], identity(op, ts[0].kind), func(idx []*loop.Expr, flat *loop.Expr) ([]loop.Stmt, *loop.Expr) {
+			return build(0, idx, flat)
+		})
 	}
-	return r.inner(func(idx []*loop.Expr, flat *loop.Expr) []loop.Stmt {
-		pre, val := build(idx, flat)
-		return append(pre, t.add(combine[op], val))
+	return r.inner(func(k int, idx []*loop.Expr, flat *loop.Expr) []loop.Stmt {
+		pre, val := build(k, idx, flat)
+		return append(pre, ts[k].add(combine[op], val))
 	})
+}
+
+// first is a pass over so many of the rows' elements.
+func (r *rowPass) first(n int, build func(k int, idx []*loop.Expr, flat *loop.Expr) []loop.Stmt) loop.Stmt {
+	v := r.fresh("j", n)
+	flat := loop.V(v)
+	if r.lane != nil {
+		flat = loop.Add(loop.Mul(flat, r.lane.N), loop.V(r.lane))
+	}
+	var body []loop.Stmt
+	r.all(func(k int) {
+		body = append(body, build(k, r.at(loop.Unflatten(loop.V(v), r.innerShape)), flat)...)
+	})
+	if r.lane == nil {
+		return &loop.For{Var: v, Kind: loop.Vector, Body: body}
+	}
+	return &loop.For{Var: v, Body: []loop.Stmt{&loop.For{Var: r.lane, Kind: loop.Vector, Body: body}}}
 }
 
 // each does something once a row.
@@ -257,10 +325,10 @@ func (t *rowResult) add(fn string, val *loop.Expr) loop.Stmt {
 
 // done makes a result what the kernel holds of a value.
 func (t *rowResult) done(v *ir.Value) {
-	t.r.memo = map[string]*loop.Expr{}
+	t.r.kb.memo = map[string]*loop.Expr{}
 	t.r.known = append(t.r.known, v)
 	d := v.DType()
-	t.r.over[v] = func([]*loop.Expr) *loop.Expr { return loop.To(d, t.value()) }
+	t.r.kb.over[v] = func([]*loop.Expr) *loop.Expr { return loop.To(d, t.value()) }
 }
 
 // derived computes the dear functions of a result that the passes to come read.
@@ -297,8 +365,8 @@ func (r *rowPass) keep(v *ir.Value, idx []*loop.Expr, flat *loop.Expr) (pre []lo
 		}
 		buf := r.local("row", t.DType(), r.rowLen*side)
 		pre = append(pre, &loop.Store{Buf: buf, Index: flat, Val: r.access(t, idx)})
-		r.memo = map[string]*loop.Expr{}
-		r.over[t] = func(i []*loop.Expr) *loop.Expr {
+		r.kb.memo = map[string]*loop.Expr{}
+		r.kb.over[t] = func(i []*loop.Expr) *loop.Expr {
 			var in []*loop.Expr
 			for a := range r.full {
 				if slices.Contains(r.axes, a) {

@@ -47,7 +47,7 @@ func (l *lowerer) inTiles(r *rowPass, outerShape []int, lanes int, places func([
 	r.outer = r.fresh("r", tensor.Numel(tiles))
 	idx := loop.Unflatten(loop.V(r.outer), tiles)
 	idx[last] = loop.Add(loop.Mul(idx[last], n), loop.V(t.pixel))
-	r.at = places(idx)
+	r.rows = []*rowState{r.state(places(idx))}
 }
 
 // at is an element of the tile of a block.
