@@ -503,8 +503,8 @@ FN float erf_f32(float x) {
 
 /* d[c·ds + r] = s[r·ss + c] for r < rows, c < cols, in blocks that registers
    hold: interleaving halves of rows log2 W times exchanges the axes. The last
-   blocks of a row or column overlap those before them. 64 rows at a time keep
-   the pages that are touched few. */
+   blocks of a row or column overlap those before them. 1,024 rows at a time are
+   what the first caches hold lines of until the next columns are read. */
 #define TRANSPOSE(W, T, LO, HI) \
   typedef T block##W##_##T __attribute__((vector_size(sizeof(T) * W))); \
   typedef T loose##W##_##T __attribute__((vector_size(sizeof(T) * W), aligned(sizeof(T)), may_alias)); \
@@ -521,33 +521,71 @@ FN float erf_f32(float x) {
     } \
     _Pragma("GCC unroll 16") for (int i = 0; i < W; i++) *(loose##W##_##T *)(d + i * ds) = a[i]; \
   } \
-  static __attribute__((noinline, unused)) void transpose_by##W##_##T(T *d, i64 ds, const T *s, i64 ss, i64 rows, i64 cols) { \
-    for (i64 r0 = 0; r0 < rows; r0 += 64) { \
-      i64 r1 = r0 + 64 < rows ? r0 + 64 : rows; \
+  ALL_BLOCKS(transpose_by##W##_##T, transpose_block##W##_##T, W, T)
+#define ALL_BLOCKS(NAME, BLOCK, W, T) \
+  static __attribute__((noinline, unused)) void NAME(T *d, i64 ds, const T *s, i64 ss, i64 rows, i64 cols) { \
+    for (i64 r0 = 0; r0 < rows; r0 += 1024) { \
+      i64 r1 = r0 + 1024 < rows ? r0 + 1024 : rows; \
       for (i64 c = 0; c < cols; c += W) { \
         i64 at = c + W > cols ? cols - W : c; \
         for (i64 r = r0; r < r1; r += W) { \
           i64 from = r + W > rows ? rows - W : r; \
-          transpose_block##W##_##T(d + at * ds + from, ds, s + from * ss + at, ss); \
+          BLOCK(d + at * ds + from, ds, s + from * ss + at, ss); \
         } \
       } \
     } \
   }
 TRANSPOSE(4, u32, ((block4_u32){0, 4, 1, 5}), ((block4_u32){2, 6, 3, 7}))
+/* The same with half of the exchange done by loads: parts of rows that lie far
+   apart are inserted in one register, which takes no shuffle. Four columns at a
+   time, each line is read four times: where rows lie a multiple of 2 KB apart,
+   their lines push each other out of the first cache between that. */
+#define QUADS(W, T, LOADS, ...) \
+  FN void transpose_quads##W(u32 *d, i64 ds, const u32 *s, i64 ss) { \
+    const block##W##_u32 lo = LO##W, hi = HI##W, lo2 = LO2##W, hi2 = HI2##W; \
+    _Pragma("GCC unroll 4") for (int q = 0; q < W; q += 4) { \
+      block##W##_u32 a[4], b[4]; \
+      _Pragma("GCC unroll 4") for (int i = 0; i < 4; i++) { \
+        const quad *p = (const quad *)(s + q + i * ss); \
+        __asm__(LOADS : "=&x"(a[i]) : __VA_ARGS__); \
+      } \
+      _Pragma("GCC unroll 2") for (int i = 0; i < 4; i += 2) { \
+        b[i] = __builtin_shuffle(a[i], a[i + 1], lo); \
+        b[i + 1] = __builtin_shuffle(a[i], a[i + 1], hi); \
+      } \
+      _Pragma("GCC unroll 2") for (int i = 0; i < 2; i++) { \
+        *(loose##W##_u32 *)(d + (q + 2 * i) * ds) = __builtin_shuffle(b[i], b[i + 2], lo2); \
+        *(loose##W##_u32 *)(d + (q + 2 * i + 1) * ds) = __builtin_shuffle(b[i], b[i + 2], hi2); \
+      } \
+    } \
+  } \
+  ALL_BLOCKS(transpose_quads_by##W, transpose_quads##W, W, u32)
+#define ROW(I) "m"(*(const quad *)((const u32 *)p + (I) * ss))
+typedef u32 quad __attribute__((vector_size(16), aligned(4), may_alias));
 #ifdef __AVX__
+#define LO8 ((block8_u32){0, 8, 1, 9, 4, 12, 5, 13})
+#define HI8 ((block8_u32){2, 10, 3, 11, 6, 14, 7, 15})
+#define LO28 ((block8_u32){0, 1, 8, 9, 4, 5, 12, 13})
+#define HI28 ((block8_u32){2, 3, 10, 11, 6, 7, 14, 15})
 TRANSPOSE(8, u32, ((block8_u32){0, 8, 1, 9, 2, 10, 3, 11}), ((block8_u32){4, 12, 5, 13, 6, 14, 7, 15}))
+QUADS(8, u32, "vmovups %1, %x0\n\tvinsertf128 $1, %2, %0, %0", ROW(0), ROW(4))
 #endif
 #ifdef __AVX512F__
+#define LO16 ((block16_u32){0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29})
+#define HI16 ((block16_u32){2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31})
+#define LO216 ((block16_u32){0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29})
+#define HI216 ((block16_u32){2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31})
 TRANSPOSE(16, u32, ((block16_u32){0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23}), ((block16_u32){8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31}))
+QUADS(16, u32, "vmovups %1, %x0\n\tvinsertf32x4 $1, %2, %0, %0\n\tvinsertf32x4 $2, %3, %0, %0\n\tvinsertf32x4 $3, %4, %0, %0", ROW(0), ROW(4), ROW(8), ROW(12))
 #endif
 FN void transpose_32(void *dst, i64 ds, const void *src, i64 ss, i64 rows, i64 cols) {
   u32 *d = dst;
   const u32 *s = src;
 #ifdef __AVX512F__
-  if (rows >= 16 && cols >= 16) { transpose_by16_u32(d, ds, s, ss, rows, cols); return; }
+  if (rows >= 16 && cols >= 16) { (ss % 512 ? transpose_quads_by16 : transpose_by16_u32)(d, ds, s, ss, rows, cols); return; }
 #endif
 #ifdef __AVX__
-  if (rows >= 8 && cols >= 8) { transpose_by8_u32(d, ds, s, ss, rows, cols); return; }
+  if (rows >= 8 && cols >= 8) { (ss % 512 ? transpose_quads_by8 : transpose_by8_u32)(d, ds, s, ss, rows, cols); return; }
 #endif
   if (rows >= 4 && cols >= 4) { transpose_by4_u32(d, ds, s, ss, rows, cols); return; }
   for (i64 c = 0; c < cols; c++)
