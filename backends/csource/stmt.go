@@ -176,6 +176,11 @@ func (p *printer) loop(f *loop.For, tiles *tilePrinter) {
 			return
 		}
 	}
+	if f.Kind == loop.Vector {
+		if undo := p.hoist(f); undo != nil {
+			defer undo()
+		}
+	}
 	p.vars = append(p.vars, f.Var)
 	defer func() { p.vars = p.vars[:len(p.vars)-1] }()
 	lo, hi := "0", fmt.Sprint(f.Var.N)
