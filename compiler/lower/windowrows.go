@@ -5,22 +5,28 @@ import (
 )
 
 // apartTaps is from how many taps on a window over channel blocks combines whole
-// rows before neighbours, longAxis up to how many along an axis are written out.
+// rows before neighbours, closeTaps that where windows are one apart, so that all
+// that is combined is used for several; longAxis up to how many along an axis are
+// written out.
 const (
 	apartTaps = 12
+	closeTaps = 9
 	longAxis  = 16
 )
 
 // rowsApart reports that a window over channel blocks pays for a row in scratch:
 // kernel rows and columns one after the other instead of each with each.
 func (s *slidingWindow) rowsApart() bool {
-	k := s.geo.Kernel
+	k, least := s.geo.Kernel, apartTaps
+	if len(k) == 2 && s.geo.Strides[1] == 1 {
+		least = closeTaps
+	}
 	for _, d := range s.geo.XDil {
 		if d > 1 {
 			return false
 		}
 	}
-	return len(k) == 2 && k[0] > 1 && k[1] > 1 && k[0] <= longAxis && k[1] <= longAxis && k[0]*k[1] >= apartTaps
+	return len(k) == 2 && k[0] > 1 && k[1] > 1 && k[0] <= longAxis && k[1] <= longAxis && k[0]*k[1] >= least
 }
 
 // contiguous reports that every window reads rows side by side, of which the
