@@ -169,6 +169,9 @@ func transposed(c *Ctx, x, w *ir.Value, groups int, strides, dilations, lo, hi [
 	if slices.Min(strides) < 1 || slices.Min(dilations) < 1 {
 		c.Fail("strides %v, dilations %v", strides, dilations)
 	}
+	if core.Shape(x)[1] == core.Shape(w)[0] && groups == 1 && tensor.Numel(xs) == 1 && slices.Max(dilations) == 1 {
+		return stamped(c, x, w, strides, lo, hi)
+	}
 	if slices.Max(strides) > 1 && slices.Max(dilations) == 1 {
 		return subpixel(c, x, w, groups, strides, lo, hi)
 	}

@@ -62,6 +62,16 @@ func subpixel(c *Ctx, x, w *ir.Value, groups int, strides, lo, hi []int) *ir.Val
 	return cropped(c, y, xs, k, strides, lo, hi)
 }
 
+// stamped is a transposed convolution of images of one pixel: the kernel, as much
+// of it as each channel says, which is a product of matrices.
+func stamped(c *Ctx, x, w *ir.Value, strides, lo, hi []int) *ir.Value {
+	b := c.B
+	s, ws := core.Shape(x), core.Shape(w)
+	w = arranged(c, w, func(w *ir.Value) *ir.Value { return b.Reshape(w, ws[0], tensor.Numel(ws[1:])) })
+	y := b.MatMul(b.Reshape(x, s[0], s[1]), w, sumType(x))
+	return cropped(c, b.Reshape(y, append([]int{s[0]}, ws[1:]...)...), s[2:], ws[2:], strides, lo, hi)
+}
+
 // phaseByPhase computes each phase with the taps that it has, where some have
 // fewer than others.
 func phaseByPhase(c *Ctx, x, w *ir.Value, spec core.ConvSpec, k, strides, reach []int) *ir.Value {
