@@ -1,6 +1,8 @@
 package lower
 
 import (
+	"slices"
+
 	"github.com/lathe-ml/lathe/compiler/loop"
 	"github.com/lathe-ml/lathe/compiler/program"
 	"github.com/lathe-ml/lathe/compiler/tensor"
@@ -19,13 +21,25 @@ type groupUnit struct {
 }
 
 // groupPlan cuts a grouped convolution into periods of whole blocks on both
-// sides, and those into units.
+// sides, and those into units. The groups that are left over have units of their
+// own.
 type groupPlan struct {
+	per     int // groups of a period
 	in, out int // blocks of a period
 	periods int
-	units   []groupUnit
-	at      []int // where each unit's weights begin, in vectors, then their number
+	units   groupUnits
+	rest    groupUnits
 }
+
+// groupUnits are units with where the weights of each begin, in vectors, and then
+// their number.
+type groupUnits struct {
+	of []groupUnit
+	at []int
+}
+
+// size is the number of vectors of weights.
+func (u groupUnits) size() int { return u.at[len(u.at)-1] }
 
 // maxGroupUnits bounds the code of such a kernel, maxSharing the groups that
 // may share a block.
@@ -37,17 +51,23 @@ const (
 // planGroups gives the units, nil if they would be too many.
 func (c *tiledConv) planGroups(lanes int) *groupPlan {
 	icg, ocg := c.ic/c.Groups, c.oc/c.Groups
-	per := c.Groups // groups of a period
-	for p := 1; p < c.Groups; p++ {
-		if c.Groups%p == 0 && p*icg%lanes == 0 && p*ocg%lanes == 0 {
-			per = p
-			break
-		}
+	per := 1 // groups of a period
+	for per < c.Groups && (per*icg%lanes > 0 || per*ocg%lanes > 0) {
+		per++
 	}
-	blocks := func(n int) int { return (n + lanes - 1) / lanes }
-	g := &groupPlan{in: blocks(per * icg), out: blocks(per * ocg), periods: c.Groups / per, at: []int{0}}
-	for b := range g.out {
-		first, last := b*lanes/ocg, (min((b+1)*lanes, per*ocg)-1)/ocg
+	g := &groupPlan{per: per, in: blocksOf(per*icg, lanes), out: blocksOf(per*ocg, lanes), periods: c.Groups / per}
+	whole, rest := unitsOf(per, ocg, lanes), unitsOf(c.Groups%per, ocg, lanes)
+	if whole == nil || c.Groups%per > 0 && rest == nil || len(whole)+len(rest) > maxGroupUnits {
+		return nil
+	}
+	g.units.of, g.rest.of = whole, rest
+	return g
+}
+
+// unitsOf cuts groups of ocg outputs, nil if too many share a block.
+func unitsOf(groups, ocg, lanes int) (units []groupUnit) {
+	for b := range blocksOf(groups*ocg, lanes) {
+		first, last := b*lanes/ocg, (min((b+1)*lanes, groups*ocg)-1)/ocg
 		if last-first >= maxSharing {
 			return nil
 		}
@@ -55,31 +75,30 @@ func (c *tiledConv) planGroups(lanes int) *groupPlan {
 		for k := first; k <= last; k++ {
 			u.groups = append(u.groups, k)
 		}
-		if n := len(g.units); n > 0 && first == last && len(g.units[n-1].groups) == 1 && g.units[n-1].groups[0] == first {
-			g.units[n-1].n++
+		if n := len(units); n > 0 && first == last && len(units[n-1].groups) == 1 && units[n-1].groups[0] == first {
+			units[n-1].n++
 			continue
 		}
-		g.units = append(g.units, u)
+		units = append(units, u)
 	}
-	if len(g.units) > maxGroupUnits {
-		return nil
-	}
-	return g
+	return units
 }
 
 // cost is the vector multiply-adds of a point.
 func (g *groupPlan) cost(steps int) int {
-	n := 0
-	for _, u := range g.units {
-		n += u.n * len(u.groups) * (steps + 2*(len(u.groups)-1))
+	of := func(units []groupUnit) (n int) {
+		for _, u := range units {
+			n += u.n * len(u.groups) * (steps + 2*(len(u.groups)-1))
+		}
+		return n
 	}
-	return n * g.periods
+	return of(g.units.of)*g.periods + of(g.rest.of)
 }
 
 // widest is the most blocks that one group has to itself.
 func (g *groupPlan) widest() int {
 	n := 1
-	for _, u := range g.units {
+	for _, u := range slices.Concat(g.units.of, g.rest.of) {
 		n = max(n, u.n)
 	}
 	return n
@@ -87,16 +106,19 @@ func (g *groupPlan) widest() int {
 
 // cut makes units of at most ob blocks and lays out their weights.
 func (g *groupPlan) cut(ob, steps int) {
-	var units []groupUnit
-	g.at = []int{0}
-	for _, u := range g.units {
+	g.units, g.rest = g.units.cut(ob, steps), g.rest.cut(ob, steps)
+}
+
+func (u groupUnits) cut(ob, steps int) groupUnits {
+	out := groupUnits{at: []int{0}}
+	for _, u := range u.of {
 		for i := 0; i < u.n; i += ob {
 			n := min(ob, u.n-i)
-			units = append(units, groupUnit{u.first + i, n, u.groups})
-			g.at = append(g.at, g.at[len(g.at)-1]+n*len(u.groups)*steps)
+			out.of = append(out.of, groupUnit{u.first + i, n, u.groups})
+			out.at = append(out.at, out.size()+n*len(u.groups)*steps)
 		}
 	}
-	g.units = units
+	return out
 }
 
 // groupsPay reports whether groups in channel blocks beat pixels in the lanes,
@@ -155,18 +177,22 @@ func (t *convTile) groupParts(group, vec int, kernel func(step int) []loop.Red) 
 func (t *convTile) packGroups(l *lowerer) *program.Buf {
 	kk, lanes, g := t.Kernel[0]*t.Kernel[1], t.lanes, t.groups
 	icg, ocg := t.ic/t.Groups, t.oc/t.Groups
-	per := t.Groups / g.periods
-	all := g.at[len(g.at)-1] * lanes
-	return l.weightBuf(t.wName, g.periods*all, func() []float32 {
-		src, out := tensor.As[float32](t.w), make([]float32, g.periods*all)
-		for p := range g.periods {
-			for i, u := range g.units {
-				at := p*all + g.at[i]*lanes
+	all := g.units.size() * lanes
+	size := g.periods*all + g.rest.size()*lanes
+	return l.weightBuf(t.wName, size, func() []float32 {
+		src, out := tensor.As[float32](t.w), make([]float32, size)
+		period := func(p int, units groupUnits) {
+			for i, u := range units.of {
+				at := p*all + units.at[i]*lanes
 				for _, group := range u.groups {
-					at = t.packGroup(src, out, at, u, p*per+group, p*per*ocg, icg, kk)
+					at = t.packGroup(src, out, at, u, p*g.per+group, p*g.per*ocg, icg, kk)
 				}
 			}
 		}
+		for p := range g.periods {
+			period(p, g.units)
+		}
+		period(g.periods, g.rest)
 		return out
 	})
 }
@@ -205,7 +231,7 @@ func (t *convTile) emitGroups(l *lowerer) {
 	}
 	direct := t.p.last == t.g.root && l.tileStores(t.y.layout)
 	most := 0
-	for _, u := range g.units {
+	for _, u := range slices.Concat(g.units.of, g.rest.of) {
 		if n := u.n * len(u.groups); len(u.groups) > 1 || !direct {
 			most = max(most, n)
 		}
@@ -214,22 +240,27 @@ func (t *convTile) emitGroups(l *lowerer) {
 		t.scratch = k.local("s", tensor.F32, most*t.shape.points()*t.lanes)
 	}
 	n := t.y.layout.Shape[0]
-	v, image, group, row := t.order(n, g.periods*len(g.units))
-	unit, period := loop.Mod(group, len(g.units)), loop.Div(group, len(g.units))
-	var of func(i int) []loop.Stmt
-	of = func(i int) []loop.Stmt {
-		u := g.units[i]
-		here := func() []loop.Stmt {
-			t.unit, t.period, t.unitWeights, t.direct = u, period, g.at[i], direct
-			return t.rowsOf(u.n, image, loop.Add(loop.Mul(period, g.out), loop.Int(u.first)), row)
-		}
-		if i == len(g.units)-1 {
-			return here()
-		}
-		return choice(unit, i+1, len(g.units), here, func() []loop.Stmt { return of(i + 1) })
+	inPeriods := g.periods * len(g.units.of)
+	total := inPeriods + len(g.rest.of)
+	v, image, index, row := t.order(n, total)
+	one := func(units groupUnits, i int, period *loop.Expr) []loop.Stmt {
+		u := units.of[i]
+		t.unit, t.period, t.unitWeights, t.direct = u, period, units.at[i], direct
+		return t.rowsOf(u.n, image, loop.Add(loop.Mul(period, g.out), loop.Int(u.first)), row)
 	}
+	var of func(units groupUnits, i int, unit, period *loop.Expr) []loop.Stmt
+	of = func(units groupUnits, i int, unit, period *loop.Expr) []loop.Stmt {
+		if i == len(units.of)-1 {
+			return one(units, i, period)
+		}
+		return choice(unit, i+1, len(units.of), func() []loop.Stmt { return one(units, i, period) }, func() []loop.Stmt { return of(units, i+1, unit, period) })
+	}
+	body := choice(index, inPeriods, total,
+		func() []loop.Stmt {
+			return of(g.units, 0, loop.Mod(index, len(g.units.of)), loop.Div(index, len(g.units.of)))
+		},
+		func() []loop.Stmt { return of(g.rest, 0, loop.Sub(index, loop.Int(inPeriods)), loop.Int(g.periods)) })
 	work := 2 * int64(n) * int64(t.oc) * int64(t.Out[0]*t.Out[1]) * int64(t.Kernel[0]*t.Kernel[1]) * int64(t.ic/t.Groups)
-	body := of(0)
 	l.close(t.site, work)
 	k.finish("conv", []loop.Stmt{&loop.For{Var: v, Par: work >= 8*parallelWork && v.N > 1, Body: body}}, work)
 }
@@ -246,7 +277,7 @@ func (t *convTile) groupTile(ob, tr, tw int, image, block, oh, ow *loop.Expr) []
 	iw := loop.Add(loop.Mul(ow, t.Strides[1]), loop.Int(-t.Lo[1]))
 	plane := loop.Add(loop.Mul(image, xl.blocks()), loop.Mul(t.period, g.in))
 	x := t.at(xl, plane, ih, iw)
-	w := loop.Add(loop.Mul(t.period, g.at[len(g.at)-1]*lanes), loop.Int(t.unitWeights*lanes))
+	w := loop.Add(loop.Mul(t.period, g.units.size()*lanes), loop.Int(t.unitWeights*lanes))
 	steps := t.Kernel[0] * t.Kernel[1] * t.ic / t.Groups
 	direct := t.direct && len(t.unit.groups) == 1
 	var body []loop.Stmt

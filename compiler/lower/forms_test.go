@@ -42,6 +42,8 @@ func TestConvolutionForms(t *testing.T) {
 		{"depthwise with stride", 32, 32, 9, 7, 3, 2, 1, 1, 32, "depthwise"},
 		{"groups of whole blocks", 32, 32, 3, 3, 3, 1, 1, 1, 2, "conv"},
 		{"Winograd of groups", 32, 32, 8, 9, 3, 1, 1, 1, 2, "winograd"},
+		{"groups of a block and a half, one over", 72, 72, 5, 4, 3, 1, 1, 1, 3, "conv"},
+		{"groups of a quarter, more outputs, three over", 28, 56, 5, 6, 3, 2, 1, 1, 7, "conv"},
 		{"few output channels", 8, 2, 6, 40, 3, 1, 1, 1, 1, "rowconv"},
 		{"groups of part blocks", 6, 4, 4, 40, 3, 1, 1, 1, 2, "rowconv"},
 		{"none of these", 6, 4, 7, 7, 3, 2, 1, 1, 2, ""},
