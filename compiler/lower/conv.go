@@ -19,6 +19,7 @@ type tiledConv struct {
 	depthwise  bool
 	rowwise    bool       // few output channels: lanes are pixels
 	planar     bool       // few input channels: the input stays row-major
+	open       bool       // the input is read where it lies, without halo
 	icb, ocb   int        // channel blocks; icb is of one group
 	icl        int        // channels of a block of the input
 	groupWidth int        // output blocks per group
@@ -63,6 +64,9 @@ func (l *lowerer) newTiled(n *ir.Node) *tiledConv {
 	}
 	if !c.decide(l, n) {
 		return nil
+	}
+	if c.open = c.planar && c.parts == 0 && x.Def == nil && c.opens(xs[2:]); c.open {
+		return c
 	}
 	for a := range 2 {
 		c.lo[a] = geo.Lo[a]
@@ -276,7 +280,7 @@ func (t *convTile) emit(l *lowerer) {
 	}
 	direct := t.p.last == t.g.root && l.tileStores(t.y.layout) && t.center == 0
 	if !direct {
-		t.scratch = k.local("s", t.sumType, ob*t.shape.points()*t.lanes)
+		t.scratch = k.local("s", t.sumType, ob*max(t.shape.points(), t.strip())*t.lanes)
 	}
 	n := t.y.layout.Shape[0]
 	v, image, group, row := t.order(n, groups)
@@ -302,7 +306,7 @@ func (t *convTile) emit(l *lowerer) {
 func (t *convTile) rowsOf(ob int, image, block, row *loop.Expr) []loop.Stmt {
 	var body []loop.Stmt
 	if zero := t.zeroHalos(ob, image, block); zero != nil {
-		body = append(body, choice(row, 1, (t.rows+t.shape.TR-1)/t.shape.TR, func() []loop.Stmt { return zero }, func() []loop.Stmt { return nil })...)
+		body = append(body, choice(row, 1, t.strips(), func() []loop.Stmt { return zero }, func() []loop.Stmt { return nil })...)
 	}
 	return append(body, t.rowsByTaps(ob, image, block, row)...)
 }
@@ -314,93 +318,6 @@ func (t *convTile) zeroHalos(ob int, image, block *loop.Expr) []loop.Stmt {
 	o := t.k.fresh("z", ob)
 	plane := loop.Add(loop.Add(loop.Mul(image, t.y.layout.blocks()), block), loop.V(o))
 	return loop.Nest([]*loop.Var{o}, []loop.LoopKind{loop.Serial}, t.y.layout.zeroHalo(t.yb, plane, t.k.fresh)...)
-}
-
-// order is the loop that threads share: over images, bands of rows, groups of
-// output blocks and the rows of a band. A thread that has the same bands in one
-// layer as in the next finds most of what it reads in its own cache. Weights are
-// read again for each band: where they fill a good part of the second cache, all
-// rows are one band.
-func (t *convTile) order(n, groups int) (v *loop.Var, image, group, row *loop.Expr) {
-	const share = 16 // flattened planes, which are one row, are cut into so many parts that threads can share
-	rows := (t.rows + t.shape.TR - 1) / t.shape.TR
-	many := 4*t.w.Len() > 256<<10
-	if t.flat {
-		full, cuts := max(t.cols/t.shape.TW, 1), share
-		if many {
-			cuts = (share + n*groups - 1) / (n * groups)
-		}
-		t.band = (full + min(cuts, full) - 1) / min(cuts, full)
-		rows = (full + t.band - 1) / t.band
-	}
-	per := rows // of a band
-	if !many {
-		per = rows / bands(rows)
-	}
-	v = t.k.fresh("t", n*groups*rows)
-	at := loop.Div(loop.V(v), per)
-	group, at = loop.Mod(at, groups), loop.Div(at, groups)
-	row = loop.Add(loop.Mul(loop.Mod(at, rows/per), per), loop.Mod(loop.V(v), per))
-	return v, loop.Div(at, rows/per), group, row
-}
-
-// bands is into how many equal bands rows are cut: four or a few more.
-func bands(rows int) int {
-	for b := 4; b <= 16 && b <= rows; b++ {
-		if rows%b == 0 {
-			return b
-		}
-	}
-	return 1
-}
-
-// bandOf is the work on one part of a flattened plane.
-func (t *convTile) bandOf(ob int, image, block, band *loop.Expr) []loop.Stmt {
-	tw := t.shape.TW
-	full, rest := t.cols/tw, t.cols%tw
-	tiles := func(n int) []loop.Stmt {
-		if n == 0 {
-			return nil
-		}
-		c := t.k.fresh("x", n)
-		at := loop.Mul(loop.Add(loop.Mul(band, t.band), loop.V(c)), tw)
-		return loop.Nest([]*loop.Var{c}, []loop.LoopKind{loop.Serial}, t.tileAt(ob, 1, tw, image, block, loop.Int(0), at)...)
-	}
-	whole, bands := full/t.band, max((full+t.band-1)/t.band, 1)
-	if rest == 0 && whole == bands {
-		return tiles(t.band)
-	}
-	return choice(band, bands-1, bands, func() []loop.Stmt { return tiles(t.band) }, func() []loop.Stmt {
-		body := tiles(full - (bands-1)*t.band)
-		if rest > 0 {
-			body = append(body, t.tileAt(ob, 1, rest, image, block, loop.Int(0), loop.Int(t.cols-rest))...)
-		}
-		return body
-	})
-}
-
-func (t *convTile) colsOf(ob, tr int, image, block, oh *loop.Expr) []loop.Stmt {
-	if t.flat {
-		return t.bandOf(ob, image, block, oh)
-	}
-	var body []loop.Stmt
-	tw := t.shape.TW
-	first := 0
-	for _, r := range t.tapRuns(1, t.cols/tw, tw) {
-		t.edge[1] = r.taps
-		c := t.k.fresh("x", r.n)
-		at := loop.Mul(loop.Add(loop.V(c), loop.Int(first)), tw)
-		body = append(body, loop.Nest([]*loop.Var{c}, []loop.LoopKind{loop.Serial}, t.tileAt(ob, tr, tw, image, block, oh, at)...)...)
-		first += r.n
-	}
-	if rest := t.cols % tw; rest > 0 {
-		t.edge[1] = taps{0, t.Kernel[1]}
-		if t.skips {
-			t.edge[1] = t.reached(1, t.cols-rest, rest)
-		}
-		body = append(body, t.tileAt(ob, tr, rest, image, block, oh, loop.Int(t.cols-rest))...)
-	}
-	return body
 }
 
 // at is the offset of a row and column of a plane in a layout, as tiled.

@@ -12,9 +12,10 @@ import (
 // taps is the range of a kernel's taps along an axis.
 type taps struct{ from, to int }
 
-// tapRun is neighbouring tiles along an axis whose taps are the same.
-type tapRun struct {
-	n int
+// tileRun is n neighbouring tiles along an axis, of size points each, whose taps are
+// the same.
+type tileRun struct {
+	first, n, size int
 	taps
 }
 
@@ -32,19 +33,29 @@ func (t *convTile) reached(axis, from, n int) taps {
 	return r
 }
 
-// tapRuns cuts count tiles of step points into runs.
-func (t *convTile) tapRuns(axis, count, step int) []tapRun {
-	var out []tapRun
-	for i := range count {
-		r := t.reached(axis, i*step, step)
-		if n := len(out); n > 0 && (!t.skips || out[n-1].taps == r) {
+// spans cuts an axis, as tiled, into tiles of step points.
+func (t *convTile) spans(axis, step int) []tileRun {
+	if t.open {
+		return t.openSpans(axis, step)
+	}
+	points := []int{t.rows, t.cols}[axis]
+	of := func(first, n int) taps {
+		if t.skips {
+			return t.reached(axis, first, n)
+		}
+		return taps{0, t.Kernel[axis]}
+	}
+	var out []tileRun
+	for i := range points / step {
+		r := of(i*step, step)
+		if n := len(out); n > 0 && out[n-1].taps == r {
 			out[n-1].n++
 			continue
 		}
-		if !t.skips {
-			r = taps{0, t.Kernel[axis]}
-		}
-		out = append(out, tapRun{1, r})
+		out = append(out, tileRun{i * step, 1, step, r})
+	}
+	if rest := points % step; rest > 0 {
+		out = append(out, tileRun{points - rest, 1, rest, of(points-rest, rest)})
 	}
 	return out
 }
@@ -90,29 +101,79 @@ func (t *convTile) decideSkips() {
 // allTaps leaves none out.
 func (t *convTile) allTaps() { t.edge = [2]taps{{0, t.Kernel[0]}, {0, t.Kernel[1]}} }
 
-// rowsByTaps is the work of one group of output blocks on one block of rows, by
+// strip is how many rows of points a unit of work has. Where there is no halo,
+// points at its edges are tiles of their own, which have to be tall enough.
+func (t *convTile) strip() int {
+	tr := t.shape.TR
+	if !t.open {
+		return tr
+	}
+	return (max(8/t.shape.OB, 1) + tr - 1) / tr * tr
+}
+
+// strips is the number of such units.
+func (t *convTile) strips() int {
+	n := 0
+	for _, s := range t.spans(0, t.strip()) {
+		n += s.n
+	}
+	return n
+}
+
+// rowsByTaps is the work of one group of output blocks on one strip of rows, by
 // the taps that the rows have.
-func (t *convTile) rowsByTaps(ob int, image, block, row *loop.Expr) []loop.Stmt {
-	tr, full := t.shape.TR, t.rows/t.shape.TR
-	total := (t.rows + tr - 1) / tr
-	oh := loop.Mul(row, tr)
-	runs := t.tapRuns(0, full, tr)
+func (t *convTile) rowsByTaps(ob int, image, block, strip *loop.Expr) []loop.Stmt {
+	spans, total := t.spans(0, t.strip()), t.strips()
 	var of func(i, first int) []loop.Stmt
 	of = func(i, first int) []loop.Stmt {
-		if i == len(runs) {
-			t.edge[0] = taps{0, t.Kernel[0]}
-			if t.skips {
-				t.edge[0] = t.reached(0, full*tr, t.rows%tr)
-			}
-			return t.colsOf(ob, t.rows%tr, image, block, oh)
-		}
-		end := first + runs[i].n
-		return choice(row, end, total, func() []loop.Stmt {
-			t.edge[0] = runs[i].taps
-			return t.colsOf(ob, tr, image, block, oh)
-		}, func() []loop.Stmt { return of(i+1, end) })
+		s := spans[i]
+		return choice(strip, first+s.n, total, func() []loop.Stmt {
+			t.edge[0] = s.taps
+			row := loop.Add(loop.Mul(loop.Sub(strip, loop.Int(first)), s.size), loop.Int(s.first))
+			return t.colsOf(ob, s.size, image, block, row)
+		}, func() []loop.Stmt { return of(i+1, first+s.n) })
 	}
 	return of(0, 0)
+}
+
+// colsOf is the work on tr rows: those of one tile, or, where there is no halo,
+// more. Then points at the edges are tall tiles, and the others are computed row
+// by row.
+func (t *convTile) colsOf(ob, tr int, image, block, oh *loop.Expr) []loop.Stmt {
+	if t.flat {
+		return t.bandOf(ob, image, block, oh)
+	}
+	spans, step := t.spans(1, t.shape.TW), t.shape.TR
+	if tr <= step {
+		return t.sideBySide(spans, ob, tr, image, block, oh)
+	}
+	atEdge := func(s tileRun) bool { return s.size == 1 }
+	var edges []tileRun
+	for _, s := range spans {
+		if atEdge(s) {
+			edges = append(edges, s)
+		}
+	}
+	body := t.sideBySide(edges, ob, tr, image, block, oh)
+	spans = slices.DeleteFunc(spans, atEdge)
+	r := t.k.fresh("r", tr/step)
+	row := loop.Add(oh, loop.Mul(loop.V(r), step))
+	body = append(body, loop.Nest([]*loop.Var{r}, []loop.LoopKind{loop.Serial}, t.sideBySide(spans, ob, step, image, block, row)...)...)
+	if rest := tr % step; rest > 0 {
+		body = append(body, t.sideBySide(spans, ob, rest, image, block, loop.Add(oh, loop.Int(tr-rest)))...)
+	}
+	return body
+}
+
+// sideBySide is tiles of tr rows side by side.
+func (t *convTile) sideBySide(spans []tileRun, ob, tr int, image, block, oh *loop.Expr) (body []loop.Stmt) {
+	for _, s := range spans {
+		t.edge[1] = s.taps
+		c := t.k.fresh("x", s.n)
+		at := loop.Add(loop.Mul(loop.V(c), s.size), loop.Int(s.first))
+		body = append(body, loop.Nest([]*loop.Var{c}, []loop.LoopKind{loop.Serial}, t.tileAt(ob, tr, s.size, image, block, oh, at)...)...)
+	}
+	return body
 }
 
 // channels are the loops over input channels, in blocks that are plane apart,
