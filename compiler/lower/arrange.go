@@ -20,13 +20,17 @@ func (l *lowerer) arrange() {
 			values = g.anchor.Outputs
 		}
 		for _, v := range values {
+			if p := l.aliased(v); p != nil {
+				l.places[v], l.aliases[v] = p, true
+				continue
+			}
 			lay := plain(v.Static())
 			if len(values) > 1 { // sorting stores by position, row-major
 				l.places[v] = l.newPlace(v.Name, v.DType(), lay)
 				continue
 			}
 			if !l.isOut[v] && l.wantsBlocks(g, v) {
-				lay.L = l.o.Lanes
+				lay.L, lay.Parts = l.o.Lanes, blockParts(v)
 			}
 			if h, ok := halo[v]; ok && !l.isOut[v] && v.Rank() == 4 {
 				lay.Lo, lay.Hi = h[0], h[1]
@@ -52,7 +56,7 @@ func (l *lowerer) halos() map[*ir.Value][2][2]int {
 		if c == nil || c.icl < l.o.Lanes { // brings its input into groups
 			continue
 		}
-		v := n.Inputs[0]
+		v, _ := pickedBy(n)
 		if l.group[v] == nil {
 			continue
 		}
@@ -63,6 +67,7 @@ func (l *lowerer) halos() map[*ir.Value][2][2]int {
 		}
 		out[v] = h
 	}
+	l.sharedHalos(out)
 	return out
 }
 
@@ -91,7 +96,7 @@ func (l *lowerer) wantsBlocks(g *group, v *ir.Value) bool {
 		}
 		for i, x := range v.Def.Inputs {
 			p := l.places[x]
-			if p == nil || p.layout.L == 1 || i < len(v.Def.Inputs)-1 && x.Static()[1]%p.layout.L != 0 {
+			if p == nil || p.layout.L == 1 || i < len(v.Def.Inputs)-1 && x.Static()[1]%p.layout.L != 0 && blockParts(v) == nil {
 				return false
 			}
 		}

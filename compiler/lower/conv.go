@@ -30,6 +30,8 @@ type tiledConv struct {
 	parts      int  // of bfloat16 in which a matrix unit multiplies numbers, 0 without one
 	tight      bool // the steps of its matrices are pixels of few channels
 	mostWeight float64
+	slots      []int // where the channels lie that it picks, in lanes of blocks; nil: side by side
+	piece      bool  // other channels lie beside its results, in blocks of their own
 	mode       precision.Mode
 	exact      bool // sums of whole numbers become integers: no form may round
 	site       *site
@@ -59,6 +61,12 @@ func (l *lowerer) newTiled(n *ir.Node) *tiledConv {
 		return nil
 	}
 	c := &tiledConv{ConvDims: geo, ic: xs[1], oc: ws[0], w: constant(w), wName: w.Name}
+	if from, at := pickedBy(n); at != nil {
+		lay := Layout{Shape: from.Static(), L: lanes, Parts: blockParts(from)}
+		for _, ch := range at {
+			c.slots = append(c.slots, lay.slot(ch))
+		}
+	}
 	if c.w == nil {
 		return nil
 	}
@@ -159,11 +167,12 @@ func (l *lowerer) emitTiledConv(g *group) (bool, error) {
 }
 
 func (l *lowerer) conv(c *tiledConv, g *group, dst *place) error {
-	want := c.in(Layout{Shape: g.anchor.Inputs[0].Static(), L: c.icl, Lo: c.lo, Hi: c.hi})
+	from, _ := pickedBy(g.anchor)
+	want := c.in(Layout{Shape: from.Static(), L: c.icl, Lo: c.lo, Hi: c.hi, Parts: blockParts(from)})
 	if c.planar {
 		want.L = 1
 	}
-	x, err := l.inLayout(g.anchor.Inputs[0], want)
+	x, err := l.inLayout(from, want)
 	if err != nil {
 		return err
 	}
@@ -361,6 +370,7 @@ func (t *convTile) tileAt(ob, tr, tw int, image, block, oh, ow *loop.Expr) []loo
 	rows := loop.Red{N: t.edge[0].to - t.edge[0].from, XStep: t.Dilations[0] * xl.cols() * xl.L}
 	cols := loop.Red{N: t.edge[1].to - t.edge[1].from, XStep: t.Dilations[1] * xl.L}
 	var plane *loop.Expr
+	first := 0          // element of the plane
 	perBlock := kh * kw // weight vectors per output block
 	switch {
 	case t.acrossPixels():
@@ -378,13 +388,17 @@ func (t *convTile) tileAt(ob, tr, tw int, image, block, oh, ow *loop.Expr) []loo
 		cols.WStep, rows.WStep = vec, kw*vec
 		tile.Red = []loop.Red{{N: t.ic, XStep: xl.plane(), WStep: kh * kw * vec}, rows, cols}
 		perBlock *= t.ic
+	case t.slots != nil:
+		plane = loop.Mul(image, xl.blocks())
+		first, tile.Red, tile.More = t.pickedChannels(xl.plane(), vec)
+		perBlock *= t.ic
 	default:
 		plane = loop.Add(loop.Mul(image, xl.blocks()), loop.Mul(loop.Div(block, t.groupWidth), t.icb))
 		cols.WStep, rows.WStep = t.icl*vec, kw*t.icl*vec
 		tile.Red, tile.More = t.channels(xl.plane(), vec, []loop.Red{rows, cols})
 		perBlock *= t.icb * t.icl
 	}
-	tile.XAt = loop.Add(t.at(xl, plane, ih, iw), loop.Int(t.edge[0].from*rows.XStep+t.edge[1].from*cols.XStep))
+	tile.XAt = loop.Add(t.at(xl, plane, ih, iw), loop.Int(first+t.edge[0].from*rows.XStep+t.edge[1].from*cols.XStep))
 	tile.WAt = loop.Add(loop.Mul(block, perBlock*lanes), loop.Int(t.edge[0].from*rows.WStep+t.edge[1].from*cols.WStep))
 	if t.bb != nil {
 		tile.BAt = loop.Mul(block, lanes)

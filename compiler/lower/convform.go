@@ -42,7 +42,13 @@ func (c *tiledConv) decide(l *lowerer, n *ir.Node) bool {
 	c.mode = l.mode(n)
 	c.exact = slices.ContainsFunc(l.uses[n.Outputs[0]], func(u *ir.Node) bool { return u.Op == "cast" && u.Outputs[0].DType().IsInteger() })
 	c.icb, c.ocb, c.icl = blocksOf(c.ic, lanes), blocksOf(c.oc, lanes), lanes
+	if c.slots != nil {
+		c.site = l.siteOf(n, fmt.Sprintf("conv x%s w%s stride%s picked%s", dims(n.Inputs[0].Static()), dims(n.Inputs[1].Static()), dims(c.Strides), c.pickedName(lanes)))
+		c.take(convMenu{}, c.site.form(formDirect, formDirect), false, lanes)
+		return true
+	}
 	blocked := l.fromBlocks(n.Inputs[0])
+	c.piece = l.pieceOf(n.Outputs[0], 0) || n.Inputs[0].Def != nil && n.Inputs[0].Def.Int(inPieces, 0) == 1
 	m := c.vectorForms(l, blocked)
 	c.tight = c.Groups == 1 && c.ic <= packedChannels && !blocked && c.Kernel[1] <= packedPixels && c.Strides[1] <= packedPixels && c.Dilations[1] == 1
 	images := n.Inputs[0].Static()[0]
@@ -79,7 +85,7 @@ func (c *tiledConv) vectorForms(l *lowerer, blocked bool) convMenu {
 	case g == c.ic && g == c.oc:
 		m.possible = append(m.possible, formDepthwise)
 		// Moving pixels into blocks takes longer than the convolution.
-		if g*2 >= lanes && (m.heuristic == "" || blocked) {
+		if (g*2 >= lanes || c.piece) && (m.heuristic == "" || blocked) {
 			m.heuristic = formDepthwise
 		}
 	case (c.ic/g)%lanes == 0 && (c.oc/g)%lanes == 0:
@@ -112,7 +118,7 @@ func (c *tiledConv) denseForms(l *lowerer, m *convMenu, blocked, short bool) {
 	m.possible = append(m.possible, formDirect)
 	c.addWinograds(l, m)
 	switch {
-	case m.heuristic != "" && c.oc*4 <= lanes*3 && !(blocked && c.blocksPay(lanes)):
+	case m.heuristic != "" && c.oc*4 <= lanes*3 && !(blocked && c.blocksPay(lanes)) && !c.piece:
 	case m.heuristic == "" && c.oc*4 <= lanes && c.ic*c.Kernel[1] >= 2*lanes && c.Kernel[1] >= lanes:
 		// Long rows of few outputs: the general nest has them in its lanes.
 	default:
@@ -269,7 +275,7 @@ func (l *lowerer) fromBlocks(v *ir.Value) bool {
 	case n.Op == "conv":
 		c := l.tiled(n)
 		b = c != nil && !c.rowwise
-	case n.Op == "window_max", n.Op == "window_sum":
+	case n.Op == "window_max", n.Op == "window_sum", n.Op == "slice" && n.Int(inPieces, 0) == 1:
 		b = l.fromBlocks(n.Inputs[0])
 	case core.Lookup(n.Op).Class == core.Pointwise:
 		for _, x := range n.Inputs {

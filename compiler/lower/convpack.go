@@ -24,6 +24,9 @@ func (t *convTile) packed(l *lowerer) (b *buf) {
 			return out
 		})
 	}
+	if t.slots != nil {
+		return t.packPicked(l)
+	}
 	ics := t.icb * t.icl
 	if t.planar {
 		ics = t.ic

@@ -103,6 +103,9 @@ func (l *lowerer) stored(n *ir.Node, v *ir.Value, cost int) bool {
 	if l.isOut[v] || cost > inlineCap || n.Op == "concat" {
 		return true
 	}
+	if n.Op == "gather" && n.Int(inPieces, 0) == 1 {
+		return false // convolutions pick the channels themselves
+	}
 	uses := l.uses[v]
 	if len(uses) > 1 && cost > cheap {
 		return true
@@ -128,6 +131,9 @@ func (l *lowerer) stored(n *ir.Node, v *ir.Value, cost int) bool {
 			if c.Op == "broadcast" && cost > cheap && tensor.Numel(c.Outputs[0].Static()) > tensor.Numel(v.Static()) {
 				return true
 			}
+		}
+		if c.Int(inPieces, 0) == 1 {
+			return true
 		}
 		if g := l.member[c.Outputs[0]]; g != nil && len(g.rows) > 0 && (cost > cheap || cost > 0 && l.crossed(v)) {
 			return true // a row is read in several passes

@@ -49,13 +49,17 @@ func (l *lowerer) slot(whole *place, x *ir.Value, axis, at int) (from int, ok bo
 		return 0, false
 	}
 	w := whole.layout
-	if p.layout.L != w.L || p.layout.Lo != w.Lo || p.layout.Hi != w.Hi || p.layout.Shift != w.Shift || at%w.L != 0 {
+	if p.layout.L != w.L || p.layout.Lo != w.Lo || p.layout.Hi != w.Hi || p.layout.Shift != w.Shift {
 		return 0, false
 	}
 	if w.isPlain() {
 		from = at * tensor.Numel(w.Shape[axis+1:])
 	} else {
-		from = at / w.L * w.plane()
+		slot := w.slot(at)
+		if slot%w.L != 0 {
+			return 0, false
+		}
+		from = slot / w.L * w.plane()
 	}
 	from *= whole.buf.Type.Size()
 	return from, from%program.Align == 0

@@ -16,6 +16,8 @@ type Layout struct {
 	Lo, Hi [2]int
 	As     tensor.DType
 	Shift  int
+	// Parts are the numbers of channels that begin a block together; nil: all.
+	Parts []int
 }
 
 func plain(shape []int) Layout { return Layout{Shape: shape, L: 1} }
@@ -26,7 +28,54 @@ func (l Layout) isPlain() bool { return l.L == 1 && l.isBare() }
 func (l Layout) isBare() bool { return l.Lo == [2]int{} && l.Hi == [2]int{} }
 
 // blocks is the number of channel blocks.
-func (l Layout) blocks() int { return (l.Shape[1] + l.L - 1) / l.L }
+func (l Layout) blocks() int {
+	n := 0
+	for _, c := range l.parts() {
+		n += blocksOf(c, l.L)
+	}
+	return n
+}
+
+// parts are the numbers of channels that begin a block together.
+func (l Layout) parts() []int {
+	if l.Parts == nil {
+		return l.Shape[1:2]
+	}
+	return l.Parts
+}
+
+// slot is where a channel is, counted in lanes of blocks.
+func (l Layout) slot(c int) int {
+	at := 0
+	for _, n := range l.parts() {
+		if c < n {
+			break
+		}
+		c -= n
+		at += blocksOf(n, l.L) * l.L
+	}
+	return at + c
+}
+
+// slotAt is slot of an index.
+func (l Layout) slotAt(c *loop.Expr) *loop.Expr {
+	end := l.Shape[1]
+	var e *loop.Expr
+	for i := len(l.Parts) - 1; i >= 0; i-- {
+		first := end - l.Parts[i]
+		here := loop.Add(c, loop.Int(l.slot(first)-first))
+		if e == nil {
+			e = here
+		} else {
+			e = loop.If(loop.Less(c, loop.Int(end)), here, e)
+		}
+		end = first
+	}
+	if e == nil {
+		return c
+	}
+	return e
+}
 
 // rows and cols are the plane's sizes with the halo.
 func (l Layout) rows() int { return l.Shape[2] + l.Lo[0] + l.Hi[0] }
@@ -48,7 +97,7 @@ func (l Layout) offset(idx []*loop.Expr) *loop.Expr {
 	if l.isPlain() {
 		return loop.Flatten(idx, l.Shape)
 	}
-	n, c, h, w := idx[0], idx[1], idx[2], idx[3]
+	n, c, h, w := idx[0], l.slotAt(idx[1]), idx[2], idx[3]
 	e := loop.Add(loop.Mul(n, l.blocks()), loop.Div(c, l.L))
 	e = loop.Add(loop.Mul(e, l.rows()), loop.Add(h, loop.Int(l.Lo[0])))
 	e = loop.Add(loop.Mul(e, l.cols()), loop.Add(w, loop.Int(l.Lo[1])))

@@ -55,24 +55,30 @@ func newLowerer(g *ir.Graph, o Options) (*lowerer, error) {
 	if err != nil {
 		return nil, err
 	}
+	if o.Lanes >= 4 && len(clamped) == 0 && !o.otherForms() {
+		if g, err = inPiecesOf(g, o.Lanes); err != nil {
+			return nil, err
+		}
+	}
 	return &lowerer{
 		g: g, o: o, clamped: clamped,
-		p:      &program.Program{Name: g.Name},
-		uses:   map[*ir.Value][]*ir.Node{},
-		isOut:  map[*ir.Value]bool{},
-		group:  map[*ir.Value]*group{},
-		member: map[*ir.Value]*group{},
-		places: map[*ir.Value]*place{},
-		consts: map[*ir.Value]*tensor.Tensor{},
-		packed: map[string]*program.Buf{},
-		kernel: map[string]*loop.Kernel{},
-		moved:  map[string]*place{},
-		convs:  map[*ir.Node]*tiledConv{},
-		dots:   map[*ir.Node]*tiledDot{},
-		sites:  map[string]*site{},
-		fused:  map[*group][]string{},
-		joined: map[operand]bool{},
-		blocky: map[*ir.Value]bool{},
+		p:       &program.Program{Name: g.Name},
+		uses:    map[*ir.Value][]*ir.Node{},
+		isOut:   map[*ir.Value]bool{},
+		group:   map[*ir.Value]*group{},
+		member:  map[*ir.Value]*group{},
+		places:  map[*ir.Value]*place{},
+		consts:  map[*ir.Value]*tensor.Tensor{},
+		packed:  map[string]*program.Buf{},
+		kernel:  map[string]*loop.Kernel{},
+		moved:   map[string]*place{},
+		convs:   map[*ir.Node]*tiledConv{},
+		dots:    map[*ir.Node]*tiledDot{},
+		sites:   map[string]*site{},
+		fused:   map[*group][]string{},
+		joined:  map[operand]bool{},
+		blocky:  map[*ir.Value]bool{},
+		aliases: map[*ir.Value]bool{},
 	}, nil
 }
 
@@ -138,6 +144,7 @@ type lowerer struct {
 	convs   map[*ir.Node]*tiledConv
 	fused   map[*group][]string // the ops of a group
 	joined  map[operand]bool    // operands of concatenations that are computed in place
+	aliases map[*ir.Value]bool  // slices that lie in what they are of
 	blocky  map[*ir.Value]bool  // values that come from convolutions in channel blocks
 	sites   map[string]*site
 	used    []*site  // those that were used, in order
@@ -263,6 +270,8 @@ func (l *lowerer) nameFused() {
 func (l *lowerer) emit(g *group) error {
 	l.site, l.layer = nil, g.root.Name
 	switch {
+	case l.aliases[g.root]:
+		return nil
 	case g.attention != nil:
 		return l.emitAttention(g)
 	case len(g.rows) > 0:

@@ -259,15 +259,39 @@ func (l *lowerer) divisions(v *ir.Value, space, shape []int, f func(k *kb, idx [
 
 // blocked stores into a place with channel blocks or a halo.
 func (k *kb) blocked(dst *place, out *loop.Buffer, family string, f func(k *kb, idx []*loop.Expr) *loop.Expr) error {
-	lay := dst.layout
-	p := k.fresh("q", lay.Shape[0]*lay.blocks())
+	if lay := dst.layout; lay.L > 1 && lay.L <= 4 && lay.Parts == nil {
+		return k.blockedFew(dst, out, family, k.fresh("q", lay.Shape[0]*lay.blocks()), f)
+	}
+	var body []loop.Stmt
+	work, first := int64(0), 0
+	for _, n := range dst.layout.parts() {
+		s, w := k.blockedPart(dst.layout, out, first, n, func(k *kb, idx []*loop.Expr) *loop.Expr {
+			from := slices.Clone(idx)
+			from[1] = loop.Add(idx[1], loop.Int(first))
+			return f(k, from)
+		})
+		body, work, first = append(body, s), work+w, first+n
+	}
+	k.finish(family, body, work)
+	return nil
+}
+
+// blockedPart stores n channels from a channel on that begins a block; f gives
+// them by their place among these.
+func (k *kb) blockedPart(lay Layout, out *loop.Buffer, first, n int, f func(k *kb, idx []*loop.Expr) *loop.Expr) (loop.Stmt, int64) {
+	slot, all := lay.slot(first), lay.blocks()
+	lay.Shape, lay.Parts = slices.Clone(lay.Shape), nil
+	lay.Shape[1] = all * max(lay.L, 1)
+	blocks := blocksOf(n, lay.L)
+	p := k.fresh("q", lay.Shape[0]*blocks)
 	ci := k.fresh("c", lay.L)
-	c := loop.Add(loop.Mul(loop.Mod(loop.V(p), lay.blocks()), lay.L), loop.V(ci))
+	image, block := loop.Div(loop.V(p), blocks), loop.Mod(loop.V(p), blocks)
+	c := loop.Add(loop.Mul(block, lay.L), loop.V(ci))
 	var h, w *loop.Var
 	var idx []*loop.Expr
 	var val *loop.Expr
 	at := func(hv, wv *loop.Var, hi, wi *loop.Expr) {
-		h, w, idx = hv, wv, []*loop.Expr{loop.Div(loop.V(p), lay.blocks()), c, hi, wi}
+		h, w, idx = hv, wv, []*loop.Expr{image, c, hi, wi}
 		val = lay.stored(f(k, idx))
 	}
 	flat := lay.Lo == [2]int{} && lay.Hi == [2]int{}
@@ -284,19 +308,18 @@ func (k *kb) blocked(dst *place, out *loop.Buffer, family string, f func(k *kb, 
 		hv, wv := k.fresh("h", lay.Shape[2]), k.fresh("w", lay.Shape[3])
 		at(hv, wv, loop.V(hv), loop.V(wv))
 	}
-	val = loop.If(loop.Less(c, loop.Int(lay.Shape[1])), val, loop.Number(val.Type, 0, 0))
-	if lay.L > 1 && lay.L <= 4 {
-		return k.blockedFew(dst, out, family, p, f)
-	}
-	store := &loop.Store{Buf: out, Index: lay.offset(idx), Val: val}
+	val = loop.If(loop.Less(c, loop.Int(n)), val, loop.Number(val.Type, 0, 0))
+	to := slices.Clone(idx)
+	to[1] = loop.Add(c, loop.Int(slot))
+	store := &loop.Store{Buf: out, Index: lay.offset(to), Val: val}
 	inner := loop.Nest([]*loop.Var{h, w, ci}, []loop.LoopKind{loop.Serial, loop.Serial, loop.Vector}, store)
 	if lay.L == 1 {
 		inner = loop.Nest([]*loop.Var{h, w}, []loop.LoopKind{loop.Serial, loop.Vector}, store)
 	}
-	body := append(lay.zeroHalo(out, loop.V(p), k.fresh), inner...)
-	work := int64(val.Cost()+1) * int64(out.Len)
-	k.finish(family, []loop.Stmt{&loop.For{Var: p, Par: work >= parallelWork, Body: body}}, work)
-	return nil
+	plane := loop.Add(loop.Add(loop.Mul(image, all), block), loop.Int(slot/lay.L))
+	body := append(lay.zeroHalo(out, plane, k.fresh), inner...)
+	work := int64(val.Cost()+1) * int64(lay.Shape[0]*blocks*lay.plane())
+	return &loop.For{Var: p, Par: work >= parallelWork, Body: body}, work
 }
 
 // blockedFew is blocked for blocks of few channels: written out, the stores of a
@@ -331,7 +354,7 @@ func (l *lowerer) emitConcat(v *ir.Value, dst *place) error {
 	if !dst.layout.isPlain() {
 		aligned := true
 		for _, x := range v.Def.Inputs {
-			aligned = aligned && at%dst.layout.L == 0
+			aligned = aligned && dst.layout.slot(at)%dst.layout.L == 0
 			at += x.Static()[axis]
 		}
 		if axis != 1 || !aligned {
@@ -383,28 +406,33 @@ func (l *lowerer) concatBlocks(v *ir.Value, dst *place) error {
 	lay := dst.layout
 	at := 0
 	for i, x := range v.Def.Inputs {
-		part := lay
-		part.Shape = x.Static()
 		if l.joined[operand{v.Def, i}] {
-			at += part.Shape[1]
+			at += x.Static()[1]
 			continue
 		}
-		k := l.kernelFor(v)
-		out := k.param(dst.buf, true)
-		nb := part.blocks()
-		p := k.fresh("q", part.Shape[0]*nb)
-		h, w, ci := k.fresh("h", lay.Shape[2]), k.fresh("w", lay.Shape[3]), k.fresh("c", lay.L)
-		n, cb := loop.Div(loop.V(p), nb), loop.Mod(loop.V(p), nb)
-		c := loop.Add(loop.Mul(cb, lay.L), loop.V(ci))
-		idx := []*loop.Expr{n, c, loop.V(h), loop.V(w)}
-		to := []*loop.Expr{n, loop.Add(c, loop.Int(at)), loop.V(h), loop.V(w)}
-		val := loop.If(loop.Less(c, loop.Int(part.Shape[1])), lay.stored(k.access(x, idx)), loop.Number(out.Type, 0, 0))
-		store := &loop.Store{Buf: out, Index: lay.offset(to), Val: val}
-		plane := loop.Add(loop.Add(loop.Mul(n, lay.blocks()), cb), loop.Int(at/lay.L))
-		body := append(lay.zeroHalo(out, plane, k.fresh), loop.Nest([]*loop.Var{h, w, ci}, []loop.LoopKind{loop.Serial, loop.Serial, loop.Vector}, store)...)
-		work := int64(2 * part.Len())
-		k.finish("concat", []loop.Stmt{&loop.For{Var: p, Par: work >= parallelWork, Body: body}}, work)
-		at += part.Shape[1]
+		leaves := blockParts(x)
+		if lay.Parts == nil || leaves == nil {
+			leaves = x.Static()[1:2]
+		}
+		first := 0
+		for _, n := range leaves {
+			l.concatPart(v, dst, x, first, n, at)
+			at += n
+			first += n
+		}
 	}
 	return nil
+}
+
+// concatPart copies n channels of an operand from first on; the result has them
+// from channel at on, which begins a block.
+func (l *lowerer) concatPart(v *ir.Value, dst *place, x *ir.Value, first, n, at int) {
+	k := l.kernelFor(v)
+	out := k.param(dst.buf, true)
+	s, work := k.blockedPart(dst.layout, out, at, n, func(k *kb, idx []*loop.Expr) *loop.Expr {
+		from := slices.Clone(idx)
+		from[1] = loop.Add(idx[1], loop.Int(first))
+		return k.access(x, from)
+	})
+	k.finish("concat", []loop.Stmt{s}, work)
 }

@@ -29,36 +29,42 @@ func prepare(g *ir.Graph, bytes bool) (out *ir.Graph, clamped map[*ir.Value]bool
 	for _, v := range g.Inputs {
 		r.to[v] = b.Input(v.Name, v.DType(), v.Static()...)
 	}
-	var outs []*ir.Value
 	err = core.Catch(func() {
 		for _, n := range g.Nodes {
 			b.Origin = n.Origin
 			r.node(n)
 		}
-		taken := map[*ir.Value]bool{}
-		for _, v := range g.Outputs {
-			o := b.Cast(r.value(v), v.DType())
-			if taken[o] || o.Def == nil {
-				c := &ir.Node{Op: "reshape", Inputs: []*ir.Value{o}, Attrs: []ir.Attr{{Name: "shape", Val: ir.Int64s(o.Static())}}}
-				d := &ir.Value{Type: o.Type, Def: c}
-				c.Outputs = []*ir.Value{d}
-				b.G.Nodes = append(b.G.Nodes, c)
-				o = d
-			}
-			taken[o] = true
-			outs = append(outs, o)
-		}
+		b.G.Outputs = outputs(b, g.Outputs, func(v *ir.Value) *ir.Value { return b.Cast(r.value(v), v.DType()) })
 	})
 	if err != nil {
 		return nil, nil, err
 	}
-	for i, o := range outs {
-		o.Name = g.Outputs[i].Name
-	}
-	b.G.Outputs = outs
 	b.G.Sweep()
 	distinct(b.G)
 	return b.G, r.clamped, nil
+}
+
+// outputs are the values that a rebuilt graph gives, each once and under its old
+// name.
+func outputs(b *core.Builder, old []*ir.Value, of func(*ir.Value) *ir.Value) []*ir.Value {
+	taken := map[*ir.Value]bool{}
+	var outs []*ir.Value
+	for _, v := range old {
+		o := of(v)
+		if taken[o] || o.Def == nil {
+			c := &ir.Node{Op: "reshape", Inputs: []*ir.Value{o}, Attrs: []ir.Attr{{Name: "shape", Val: ir.Int64s(o.Static())}}}
+			d := &ir.Value{Type: o.Type, Def: c}
+			c.Outputs = []*ir.Value{d}
+			b.G.Nodes = append(b.G.Nodes, c)
+			o = d
+		}
+		taken[o] = true
+		outs = append(outs, o)
+	}
+	for i, o := range outs {
+		o.Name = old[i].Name
+	}
+	return outs
 }
 
 // distinct renames inner values that have the name of another one: outputs keep
