@@ -41,6 +41,10 @@ func (l *lowerer) emitArg(g *group) error {
 	if tensor.Numel(shape) == 0 {
 		return nil
 	}
+	if axis < len(shape)-1 && shape[len(shape)-1] >= argLanes {
+		l.argAcross(g, axis)
+		return nil
+	}
 	k, dst, out, end := l.start(g)
 	defer end()
 	o, at := k.line(shape, axis)
@@ -48,24 +52,27 @@ func (l *lowerer) emitArg(g *group) error {
 	best, pos := k.reg("best", c), k.reg("pos", tensor.I64)
 	j := k.fresh("j", shape[axis])
 	val := loop.To(c, k.access(x, at(loop.V(j))))
-	a, b := loop.R(best), val // best < val
-	if n.Op == "argmin" {
-		a, b = b, a
-	}
-	better := loop.Fn("lt", a, b)
-	if n.Int("last", 0) == 1 {
-		better = loop.Fn("le", a, b)
-	}
 	body := []loop.Stmt{
 		&loop.Set{Reg: best, Val: loop.To(c, k.access(x, at(loop.Int(0)))), Decl: true},
 		&loop.Set{Reg: pos, Val: loop.Int(0), Decl: true},
-		&loop.For{Var: j, Body: []loop.Stmt{&loop.Cond{If: better, Then: []loop.Stmt{
+		&loop.For{Var: j, Body: []loop.Stmt{&loop.Cond{If: better(n, loop.R(best), val), Then: []loop.Stmt{
 			&loop.Set{Reg: best, Val: val}, &loop.Set{Reg: pos, Val: loop.V(j)}}}}},
 		k.epilogue(g, dst, out, at(loop.Int(0)), loop.R(pos)),
 	}
 	work := int64(tensor.Numel(shape)) * 3
 	k.finish("arg", []loop.Stmt{&loop.For{Var: o, Par: work >= parallelWork && o.N > 1, Body: body}}, work)
 	return nil
+}
+
+// better reports whether a value takes the place of the best so far.
+func better(n *ir.Node, best, val *loop.Expr) *loop.Expr {
+	if n.Op == "argmin" {
+		best, val = val, best
+	}
+	if n.Int("last", 0) == 1 {
+		return loop.Fn("le", best, val)
+	}
+	return loop.Fn("lt", best, val)
 }
 
 // emitWindowArg finds where the maximum under a window is.

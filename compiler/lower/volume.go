@@ -158,14 +158,35 @@ func (d *depth) conv(x, w *ir.Value) *ir.Value {
 	return d.r.stacked(b.Node("conv", []*ir.Value{x, w}, d.attrs...), d.n)
 }
 
-// depthwise sums a convolution of planes for each tap in depth.
+// depthwise sums a convolution of planes for each tap in depth. Where all slices
+// are read, and are the images of one volume, it is the results that are moved
+// in depth: the operand lies ready for all taps.
 func (d *depth) depthwise(x, w *ir.Value) *ir.Value {
+	if d.n == 1 && d.g.Strides[0] == 1 {
+		return d.moved(x, w)
+	}
 	b := d.r.b
 	p, s, ws := d.padded(x, 1), core.Shape(x), core.Shape(w)
 	var sum *ir.Value
 	for k := range d.g.Kernel[0] {
 		tap := b.Reshape(d.slice(p, k), d.n*d.g.Out[0], s[1], s[2], s[3])
 		y := b.Node("conv", []*ir.Value{tap, b.Reshape(b.SliceAxis(w, 2, k, 1), ws[0], ws[1], ws[3], ws[4])}, d.attrs...)
+		if sum != nil {
+			y = b.Add(sum, y)
+		}
+		sum = y
+	}
+	return d.r.stacked(sum, d.n)
+}
+
+// moved sums the convolutions of all slices, each tap's moved to where it counts.
+func (d *depth) moved(x, w *ir.Value) *ir.Value {
+	b, ws := d.r.b, core.Shape(w)
+	var sum *ir.Value
+	for k := range d.g.Kernel[0] {
+		y := b.Node("conv", []*ir.Value{x, b.Reshape(b.SliceAxis(w, 2, k, 1), ws[0], ws[1], ws[3], ws[4])}, d.attrs...)
+		y = b.Pad(y, []int{d.g.Lo[0], 0, 0, 0}, []int{d.g.Hi[0], 0, 0, 0}, b.Like(y, 0))
+		y = b.SliceAxis(y, 0, k*d.g.Dilations[0], d.g.Out[0])
 		if sum != nil {
 			y = b.Add(sum, y)
 		}

@@ -22,6 +22,9 @@ func TestVolumes(t *testing.T) {
 		{2, 16, 20, 1, 2, 1, 3, 1, 1},
 		{2, 16, 16, 2, 1, 2, 3, 2, 0},
 		{1, 18, 18, 18, 1, 1, 3, 1, 1},
+		{1, 18, 18, 18, 1, 2, 3, 2, 0},
+		{1, 18, 18, 18, 2, 1, 3, 1, 1},
+		{2, 18, 18, 18, 1, 1, 3, 1, 1},
 		{3, 16, 32, 1, 1, 1, 1, 0, 0},
 		{1, 32, 16, 1, 2, 1, 2, 0, 0},
 	} {
@@ -49,5 +52,31 @@ func TestVolumes(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestDepthwiseVolumesMoveResults holds that the taps in depth of a depthwise
+// convolution read their operand where it lies: no slice of it is moved, and one
+// kernel sums what the taps give.
+func TestDepthwiseVolumesMoveResults(t *testing.T) {
+	r := rand.New(rand.NewPCG(4, 1))
+	b := core.NewBuilder("depthwise")
+	one := []int{1, 1, 1}
+	conv := func(x *ir.Value, oc, groups, size int) *ir.Value {
+		pad := []int{size / 2, size / 2, size / 2}
+		w := values(r, tensor.F32, oc, core.Shape(x)[1]/groups, size, size, size)
+		for i := range w.Len() {
+			w.SetFloat(i, w.Float(i)/16)
+		}
+		return b.Conv(x, b.Const(w), core.ConvSpec{Strides: one, Dilations: one, Lo: pad, Hi: pad, Groups: groups})
+	}
+	y := conv(b.Input("x", tensor.F32, 1, 16, 5, 6, 7), 24, 1, 1)
+	b.Output(conv(conv(y, 24, 24, 3), 16, 1, 1))
+	count := map[string]int{}
+	for _, f := range families(lowered(t, b.G, wide)) {
+		count[f]++
+	}
+	if count["depthwise"] != 3 || count["pointwise"] > 3 || count["copy"] > 1 { // the slices apart, the sum, the slices together
+		t.Errorf("kernels are %v", count)
 	}
 }
