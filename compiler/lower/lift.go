@@ -97,63 +97,68 @@ func (r *rebuild) lift(v *ir.Value, axis int) *ir.Value {
 // withAxis puts an entry for the axis of size 1 into a list of three.
 func withAxis(v []int, axis, of int) []int { return slices.Insert(slices.Clone(v), axis, of) }
 
-// unshaped computes an elementwise op of one value and numbers on what that
-// value is the reshape of, where that comes from a convolution, so that it is
-// done where the convolution stores; nil if there is no such operand.
+// unshaped computes an elementwise op of values of one shape and numbers on what
+// those values are reshapes of, where that comes from convolutions, so that it is
+// done where they store; nil if there is no such operand.
 func (r *rebuild) unshaped(n *ir.Node, in []*ir.Value) *ir.Value {
 	if core.Lookup(n.Op).Class != core.Pointwise || len(n.Outputs) != 1 || n.Op == "iota" {
 		return nil
 	}
-	var x *ir.Value
-	for _, v := range in {
+	var image []int
+	flat := make([]*ir.Value, len(in))
+	for i, v := range in {
 		if _, number := scalarConst(v); number {
 			continue
 		}
-		if v.Def == nil || v.Def.Op != "reshape" || x != nil && x != v.Def.Inputs[0] {
+		if v.Def == nil || v.Def.Op != "reshape" {
 			return nil
 		}
-		x = v.Def.Inputs[0]
+		x := v.Def.Inputs[0]
+		if s := core.Shape(x); len(s) != 4 || image != nil && !slices.Equal(s, image) || !convolved(x, map[*ir.Value]bool{}) {
+			return nil
+		}
+		flat[i], image = x, core.Shape(x)
 	}
-	if x == nil || x.Rank() != 4 || !convolved(x) {
+	if image == nil {
 		return nil
 	}
-	flat := make([]*ir.Value, len(in))
 	for i, v := range in {
-		if flat[i] = x; v.Def == nil || v.Def.Op != "reshape" || v.Def.Inputs[0] != x {
-			for v.Def != nil && v.Def.Op == "broadcast" {
-				v = v.Def.Inputs[0]
-			}
-			one := slices.Repeat([]int{1}, v.Rank())
-			if !slices.Equal(core.Shape(v), one) {
-				return nil
-			}
-			flat[i] = r.b.BroadcastTo(r.b.Reshape(v, 1, 1, 1, 1), core.Shape(x)...)
+		if flat[i] != nil {
+			continue
 		}
+		for v.Def != nil && v.Def.Op == "broadcast" {
+			v = v.Def.Inputs[0]
+		}
+		if !slices.Equal(core.Shape(v), slices.Repeat([]int{1}, v.Rank())) {
+			return nil
+		}
+		flat[i] = r.b.BroadcastTo(r.b.Reshape(v, 1, 1, 1, 1), image...)
 	}
 	return r.b.Reshape(r.b.Node(n.Op, flat, r.attrs(n)...), n.Outputs[0].Static()...)
 }
 
 // convolved reports whether a value is a convolution's result, or computed from
-// one by elementwise ops with constants.
-func convolved(v *ir.Value) bool {
-	for v.Def != nil && v.Def.Op != "conv" {
-		if core.Lookup(v.Def.Op).Class != core.Pointwise {
-			return false
-		}
-		var next *ir.Value
-		for _, x := range v.Def.Inputs {
-			if constantOnly(x) {
-				continue
-			}
-			if next != nil && next != x {
-				return false
-			}
-			next = x
-		}
-		if next == nil {
-			return false
-		}
-		v = next
+// such by elementwise ops with constants.
+func convolved(v *ir.Value, seen map[*ir.Value]bool) bool {
+	if v.Def == nil || v.Def.Op == "conv" {
+		return v.Def != nil
 	}
-	return v.Def != nil
+	if core.Lookup(v.Def.Op).Class != core.Pointwise {
+		return false
+	}
+	if seen[v] {
+		return true
+	}
+	seen[v] = true
+	found := false
+	for _, x := range v.Def.Inputs {
+		if constantOnly(x) {
+			continue
+		}
+		if !convolved(x, seen) {
+			return false
+		}
+		found = true
+	}
+	return found
 }

@@ -2,6 +2,7 @@ package lower_test
 
 import (
 	"math/rand/v2"
+	"strings"
 	"testing"
 
 	"github.com/lathe-ml/lathe/compiler/core"
@@ -49,5 +50,23 @@ func TestLinesStayInBlocks(t *testing.T) {
 			t.Logf("%s: %s", s.Kernel.Family, s.Label)
 		}
 		t.Errorf("%d convolutions in %d steps", convs, len(p.Steps))
+	}
+}
+
+// TestGatesJoinTheirConvolution holds that what is computed from several values
+// that stem from a convolution, as GELU is, joins that convolution, though the
+// model has made its pixels a sequence before.
+func TestGatesJoinTheirConvolution(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 2))
+	b := core.NewBuilder("mixed feed-forward")
+	one := []int{1, 1}
+	y := b.Conv(b.Input("x", tensor.F32, 1, 32, 6, 7), b.Const(values(r, tensor.F32, 32, 1, 3, 3)), core.ConvSpec{Strides: one, Dilations: one, Lo: one, Hi: one, Groups: 32})
+	y = b.Transpose(b.Reshape(y, 1, 32, 42), 0, 2, 1)
+	half := b.Mul(b.Add(b.Unary("erf", b.Mul(y, b.Like(y, 0.7))), b.Like(y, 1)), b.Like(y, 0.5))
+	b.Output(b.Mul(y, half))
+	for _, s := range lowered(t, b.G, wide).Steps {
+		if has := strings.Contains(s.Kernel.String(), "erf"); has != (s.Kernel.Family == "depthwise") {
+			t.Errorf("%s: %s, erf: %v", s.Kernel.Family, s.Label, has)
+		}
 	}
 }
