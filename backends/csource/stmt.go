@@ -191,15 +191,16 @@ func (p *printer) loop(f *loop.For, tiles *tilePrinter) {
 		p.blocks(f, s, loads, tiles.traits.Lanes, lo, hi, tiles)
 		return
 	}
-	if s := p.strip(f, tiles); s != nil {
+	vector := f.Kind == loop.Vector && !guardedGroup(f)
+	if s := p.strip(f, tiles); s != nil && vector {
 		s.print(lo, hi)
 		return
 	}
-	if n := tiles.traits.Lanes; f.Var.N > n && f.Var.N < 32*n && f.Var.N%n != 0 && repeatable(f) {
+	if n := tiles.traits.Lanes; f.Var.N > n && f.Var.N < 32*n && f.Var.N%n != 0 && vector && repeatable(f) {
 		p.overlapped(f, n, tiles)
 		return
 	}
-	if f.Kind == loop.Vector {
+	if vector {
 		p.line("#pragma omp simd%s", reductions(f.Body))
 		p.vector = len(f.Body) == 1
 		defer func() { p.vector = false }()
@@ -211,6 +212,22 @@ func (p *printer) loop(f *loop.For, tiles *tilePrinter) {
 
 // ompOps are OpenMP's names of the reductions.
 var ompOps = map[string]string{"add": "+", "mul": "*", "min": "min", "max": "max", "and": "&", "or": "|"}
+
+// guardedGroup reports a loop with several stores of elements that are read only
+// under a condition, because they may lie outside their buffers: GCC 12 makes one
+// masked load of neighbours that two statements read, and gets it wrong.
+func guardedGroup(f *loop.For) bool {
+	stores, guarded := 0, false
+	for _, s := range f.Body {
+		if s, ok := s.(*loop.Store); ok {
+			stores++
+			s.Val.Walk(func(e *loop.Expr) {
+				guarded = guarded || e.Kind == loop.Select && !(inside(e.Args[1]) && inside(e.Args[2]))
+			})
+		}
+	}
+	return stores > 1 && guarded
+}
 
 // repeatable reports whether iterations of a vector loop may run twice, and are
 // worth it: they store what does not depend on what they store, and read
