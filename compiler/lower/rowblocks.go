@@ -13,8 +13,9 @@ import (
 // block are the lanes.
 
 // blocked finds the axis of the rows along which what is reduced lies in
-// blocks; -1: none, or its blocks are not whole.
-func (l *lowerer) blocked(r *rowPass, outerShape []int, places func([]*loop.Expr) func([]*loop.Expr) []*loop.Expr) int {
+// blocks; -1: none, or its blocks are not whole, or they lie one behind the
+// other, so that more rows than those of a block can be done side by side.
+func (l *lowerer) blocked(r *rowPass, dst *place, outerShape []int, places func([]*loop.Expr) func([]*loop.Expr) []*loop.Expr) int {
 	x := r.g.rows[0].Inputs[0]
 	for a, n := range outerShape {
 		if l.o.Lanes < 2 || n%l.o.Lanes != 0 {
@@ -26,8 +27,9 @@ func (l *lowerer) blocked(r *rowPass, outerShape []int, places func([]*loop.Expr
 		for i, d := range outerShape {
 			oidx[i] = loop.V(k.fresh("o", d))
 		}
-		oidx[a] = loop.Add(loop.Mul(loop.V(k.fresh("b", n/l.o.Lanes)), l.o.Lanes), loop.V(lane))
-		loads, together := 0, 0
+		block := k.fresh("b", n/l.o.Lanes)
+		oidx[a] = loop.Add(loop.Mul(loop.V(block), l.o.Lanes), loop.V(lane))
+		loads, together, behind := 0, 0, 0
 		k.access(x, places(oidx)(loop.Unflatten(loop.V(row), r.innerShape))).Walk(func(e *loop.Expr) {
 			if e.Kind != loop.Load || e.Buf.Len < tensor.Numel(r.full) {
 				return
@@ -38,8 +40,13 @@ func (l *lowerer) blocked(r *rowPass, outerShape []int, places func([]*loop.Expr
 			if ok && along == 1 && !(affine && apart == 1) {
 				together++
 			}
+			if next, ok := loop.Coef(e.Args[0], block); ok && next == int64(l.o.Lanes) {
+				behind++
+			}
 		})
-		if loads > 0 && together == loads {
+		switch {
+		case loads == 0 || together < loads:
+		case behind < loads || l.across(r.g, dst, r.full, r.axes) == 0:
 			return a
 		}
 	}

@@ -177,7 +177,7 @@ func (l *lowerer) rowsOf(g *group, dst *place) *rowPass {
 		l.inTiles(r, outerShape, lanes, places)
 		return r
 	}
-	if a := l.blocked(r, outerShape, places); a >= 0 {
+	if a := l.blocked(r, dst, outerShape, places); a >= 0 {
 		l.inBlocks(r, outerShape, a, places)
 		r.planes = dst.layout.L > 1
 		return r
