@@ -45,9 +45,16 @@ func subpixel(c *Ctx, x, w *ir.Value, groups int, strides, lo, hi []int) *ir.Val
 	w = arranged(c, w, func(w *ir.Value) *ir.Value { return phaseWeights(c, w, groups, strides, reach) })
 	spec := core.ConvSpec{Strides: ones, Dilations: ones, Lo: less, Hi: less, Groups: groups, Out: sumType(x)}
 	var y *ir.Value
-	if whole := tensor.Numel(reach) * phases; groups == 1 && whole > tensor.Numel(k) {
-		y = phaseByPhase(c, x, w, spec, k, strides, reach)
-	} else {
+	switch whole := tensor.Numel(reach) * phases; {
+	case groups == 1 && cutShort(xs, k, strides, lo, hi, q):
+		for i := range n {
+			q[i] = ((xs[i]-1)*strides[i] + k[i] - lo[i] - hi[i]) / strides[i]
+		}
+		y = phaseByPhase(c, x, w, spec, k, strides, reach, lo, q)
+		lo, hi = nil, nil
+	case groups == 1 && whole > tensor.Numel(k):
+		y = phaseByPhase(c, x, w, spec, k, strides, reach, make([]int, n), q)
+	default:
 		y = b.Conv(x, w, spec)
 	}
 	// [N, groups·phases·M/groups, q…] to [N, M, q1·stride1, …]
@@ -59,6 +66,9 @@ func subpixel(c *Ctx, x, w *ir.Value, groups int, strides, lo, hi []int) *ir.Val
 		shape = append(shape, q[i]*strides[i])
 	}
 	y = b.Reshape(b.Transpose(b.Reshape(y, split...), perm...), shape...)
+	if lo == nil {
+		return y
+	}
 	return cropped(c, y, xs, k, strides, lo, hi)
 }
 
@@ -72,23 +82,45 @@ func stamped(c *Ctx, x, w *ir.Value, strides, lo, hi []int) *ir.Value {
 	return cropped(c, b.Reshape(y, append([]int{s[0]}, ws[1:]...)...), s[2:], ws[2:], strides, lo, hi)
 }
 
+// cutShort reports whether the pads take so much off the q outputs of each phase
+// that phases are better computed without what is taken off: where maps are
+// small. All phases have then as many outputs.
+func cutShort(xs, k, strides, lo, hi, q []int) bool {
+	kept, all := 1, 1
+	for a, s := range strides {
+		size := (xs[a]-1)*s + k[a] - lo[a] - hi[a]
+		// Neither a phase nor a map may end before the other.
+		if size < s || size%s != 0 || lo[a] < 0 || hi[a] < 0 || k[a] < s || k[a]%s != 0 || lo[a] > k[a]-s || hi[a] > k[a]-s {
+			return false
+		}
+		kept, all = kept*(size/s), all*q[a]
+	}
+	return 4*kept < 3*all
+}
+
 // phaseByPhase computes each phase with the taps that it has, where some have
-// fewer than others.
-func phaseByPhase(c *Ctx, x, w *ir.Value, spec core.ConvSpec, k, strides, reach []int) *ir.Value {
+// fewer than others, or where pads take much off: the first of q outputs is that
+// at lo.
+func phaseByPhase(c *Ctx, x, w *ir.Value, spec core.ConvSpec, k, strides, reach, lo, q []int) *ir.Value {
 	b := c.B
 	phases := tensor.Numel(strides)
 	per := core.Shape(w)[0] / phases
+	xs := core.Shape(x)[2:]
 	var all []*ir.Value
 	for i := range phases {
-		lo, taps := slices.Clone(spec.Lo), make([]int, len(k))
-		for a, rest := len(k)-1, i; a >= 0; a, rest = a-1, rest/strides[a] {
+		taps, number := make([]int, len(k)), 0
+		spec.Lo, spec.Hi = make([]int, len(k)), make([]int, len(k))
+		for a, rest, unit := len(k)-1, i, 1; a >= 0; a, rest, unit = a-1, rest/strides[a], unit*strides[a] {
+			at := rest%strides[a] + lo[a]
+			phase := at % strides[a]
+			number += phase * unit
 			// A phase that no weight reaches keeps one, a zero that was added.
-			taps[a] = max((k[a]-rest%strides[a]+strides[a]-1)/strides[a], 1)
-			lo[a] = taps[a] - 1
+			taps[a] = max((k[a]-phase+strides[a]-1)/strides[a], 1)
+			spec.Lo[a] = taps[a] - 1 - at/strides[a]
+			spec.Hi[a] = q[a] - xs[a] - spec.Lo[a] + taps[a] - 1
 		}
-		spec.Lo = lo
 		of := arranged(c, w, func(w *ir.Value) *ir.Value {
-			w = b.SliceAxis(w, 0, i*per, per)
+			w = b.SliceAxis(w, 0, number*per, per)
 			for a, n := range taps {
 				w = b.SliceAxis(w, a+2, reach[a]-n, n)
 			}
