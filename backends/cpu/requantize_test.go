@@ -43,3 +43,38 @@ func TestRequantize(t *testing.T) {
 	}
 	sameEverywhere(t, b.G, in)
 }
+
+// TestBytesIntoBlocks holds convolutions of bytes whose channels fill blocks in
+// part, of both signs, for every number of channels that is moved in another way:
+// their sums are whole numbers.
+func TestBytesIntoBlocks(t *testing.T) {
+	r := rand.New(rand.NewPCG(6, 2))
+	b := core.NewBuilder("g")
+	var in []*tensor.Tensor
+	for _, c := range []int{1, 3, 4, 5, 7, 16, 20, 24, 31, 33} {
+		for i, d := range []tensor.DType{tensor.U8, tensor.I8} {
+			x := b.Input("", d, 2, c, 6, 9)
+			in = append(in, anyBytes(r, d, 2, c, 6, 9))
+			f := b.Cast(x, tensor.F32)
+			f = b.Sub(f, b.Like(f, float64(11-40*i)))
+			for k := 1; k <= 3; k += 2 {
+				for _, groups := range []int{1, c} {
+					if groups > 1 && c < 16 {
+						continue
+					}
+					spec := core.ConvSpec{Strides: []int{1, 1}, Dilations: []int{1, 1}, Lo: []int{k / 2, k / 2}, Hi: []int{k / 2, k / 2}, Groups: groups}
+					outputs := 20
+					if groups > 1 {
+						outputs = c
+					}
+					w := tensor.New(tensor.I8, outputs, c/groups, k, k)
+					for j := range w.Len() {
+						w.SetInt(j, int64(r.IntN(255)-127))
+					}
+					b.Output(b.Cast(b.Conv(f, b.Cast(b.Const(w), tensor.F32), spec), tensor.I32))
+				}
+			}
+		}
+	}
+	sameEverywhere(t, b.G, in)
+}

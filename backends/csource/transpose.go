@@ -24,8 +24,8 @@ func (p *printer) transposed(f *loop.For) string {
 	}
 	outer, inner := f.Var, g.Var
 	size := s.Buf.Type.Size()
-	least, ok := map[int]int{4: 4, 1: 16}[size]
-	if !ok || outer.N < least || inner.N < least {
+	long, ok := map[int]int{4: 4, 1: 16}[size]
+	if !ok || min(outer.N, inner.N) < 4 || max(outer.N, inner.N) < long {
 		return ""
 	}
 	step := func(e *loop.Expr) (do, di int, rest *loop.Expr, ok bool) {

@@ -185,7 +185,7 @@ func (c *tiledConv) byteForms(l *lowerer, m *convMenu, x, w *ir.Value) {
 	if bytes.center == 0 && slices.Contains(m.possible, formDepthwise) && c.Dilations[1] == 1 && kk <= maxAcross {
 		m.across = true
 		m.possible = append(m.possible, formInt8)
-		if m.heuristic == formDepthwise {
+		if m.heuristic == formDepthwise || m.heuristic == formPixels && g >= l.o.Lanes { // bytes move fast
 			m.heuristic = formInt8
 		}
 	}

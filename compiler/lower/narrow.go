@@ -313,12 +313,39 @@ func (l *lowerer) narrowed(g *group, v *ir.Value, lay *Layout) {
 		if g.anchor != nil || len(g.rows) > 0 || v.Def.Op == "concat" {
 			return
 		}
-		lay.L = l.o.Lanes
+		if lay.L = l.o.Lanes; !l.movesBytes(v, form) { // computed in rows, then moved
+			lay.L, lay.Lo, lay.Hi = 1, [2]int{}, [2]int{}
+		}
 	}
 	if !blocks && !lay.isPlain() {
 		return
 	}
 	*lay = form.in(*lay)
+}
+
+// movesBytes reports a value whose elements in memory are those of bytes in memory
+// that it is made of.
+func (l *lowerer) movesBytes(v *ir.Value, form operands) bool {
+	shift := float64(form.shift)
+	for v.Def != nil && l.places[v] == nil {
+		switch n := v.Def; {
+		case n.Op == "add" || n.Op == "sub":
+			c, ok := scalarConst(n.Inputs[1])
+			if !ok {
+				return false
+			}
+			if n.Op == "add" {
+				c = -c
+			}
+			shift += c
+			v = n.Inputs[0]
+		case n.Op == "cast" || core.Lookup(n.Op).Class == core.Movement && n.Op != "concat":
+			v = n.Inputs[0]
+		default:
+			return false
+		}
+	}
+	return v.DType() == tensor.U8 && shift == 0
 }
 
 // readsRaw reports whether a node reads a value as it lies in memory, and in

@@ -308,6 +308,26 @@ func (k *kb) blockedPart(lay Layout, out *loop.Buffer, first, n int, f func(k *k
 		hv, wv := k.fresh("h", lay.Shape[2]), k.fresh("w", lay.Shape[3])
 		at(hv, wv, loop.V(hv), loop.V(wv))
 	}
+	plane := loop.Add(loop.Add(loop.Mul(image, all), block), loop.Int(slot/lay.L))
+	if rest := n % lay.L; rest >= 4 && val.Kind == loop.Load && val.Type.Size() == 1 {
+		// Bytes that only move: the channels of the last block are moved by
+		// themselves, so that no byte asks whether it is one of them.
+		moved := func(lanes int) []loop.Stmt {
+			ci := k.fresh("c", lanes)
+			from := slices.Clone(idx)
+			from[1] = loop.Add(loop.Mul(block, lay.L), loop.V(ci))
+			to := slices.Clone(from)
+			to[1] = loop.Add(from[1], loop.Int(slot))
+			store := &loop.Store{Buf: out, Index: lay.offset(to), Val: lay.stored(f(k, from))}
+			return loop.Nest([]*loop.Var{h, w, ci}, []loop.LoopKind{loop.Serial, loop.Serial, loop.Vector}, store)
+		}
+		body := choice(block, n/lay.L, blocks, func() []loop.Stmt { return moved(lay.L) }, func() []loop.Stmt {
+			clear := &loop.Zero{Buf: out, From: loop.Mul(plane, lay.plane()), N: lay.plane()}
+			return append([]loop.Stmt{clear}, moved(rest)...)
+		})
+		work := int64(lay.Shape[0] * blocks * lay.plane())
+		return &loop.For{Var: p, Par: work >= parallelWork, Body: append(body, lay.zeroHalo(out, plane, k.fresh)...)}, work
+	}
 	val = loop.If(loop.Less(c, loop.Int(n)), val, loop.Number(val.Type, 0, 0))
 	to := slices.Clone(idx)
 	to[1] = loop.Add(c, loop.Int(slot))
@@ -316,7 +336,6 @@ func (k *kb) blockedPart(lay Layout, out *loop.Buffer, first, n int, f func(k *k
 	if lay.L == 1 {
 		inner = loop.Nest([]*loop.Var{h, w}, []loop.LoopKind{loop.Serial, loop.Vector}, store)
 	}
-	plane := loop.Add(loop.Add(loop.Mul(image, all), block), loop.Int(slot/lay.L))
 	body := append(lay.zeroHalo(out, plane, k.fresh), inner...)
 	work := int64(val.Cost()+1) * int64(lay.Shape[0]*blocks*lay.plane())
 	return &loop.For{Var: p, Par: work >= parallelWork, Body: body}, work

@@ -592,10 +592,34 @@ FN void transpose_32(void *dst, i64 ds, const void *src, i64 ss, i64 rows, i64 c
     for (i64 r = 0; r < rows; r++) memcpy(d + c * ds + r, s + r * ss + c, 4);
 }
 TRANSPOSE(16, u8, ((block16_u8){0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23}), ((block16_u8){8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31}))
+/* Fewer than 16 elements, at least 4: pieces that overlap. */
+FN void copy_few(u8 *d, const u8 *s, i64 n) {
+  if (n >= 8) { memcpy(d, s, 8); memcpy(d + n - 8, s + n - 8, 8); }
+  else { memcpy(d, s, 4); memcpy(d + n - 4, s + n - 4, 4); }
+}
+/* Blocks of which a side is shorter, by way of memory. */
+static __attribute__((noinline, unused)) void transpose_few(u8 *d, i64 ds, const u8 *s, i64 ss, i64 rows, i64 cols) {
+  u8 in[256], out[256];
+  memset(in, 0, sizeof in);
+  const i64 n = rows < 16 ? cols : rows;
+  for (i64 c = 0; c < n; c += 16) {
+    const i64 at = c + 16 > n ? n - 16 : c;
+    if (rows < 16) {
+      for (i64 r = 0; r < rows; r++) memcpy(in + 16 * r, s + r * ss + at, 16);
+      transpose_block16_u8(out, 16, in, 16);
+      for (i64 i = 0; i < 16; i++) copy_few(d + (at + i) * ds, out + 16 * i, rows);
+    } else {
+      for (i64 i = 0; i < 16; i++) copy_few(in + 16 * i, s + (at + i) * ss, cols);
+      transpose_block16_u8(out, 16, in, 16);
+      for (i64 r = 0; r < cols; r++) memcpy(d + r * ds + at, out + 16 * r, 16);
+    }
+  }
+}
 FN void transpose_8(void *dst, i64 ds, const void *src, i64 ss, i64 rows, i64 cols) {
   u8 *d = dst;
   const u8 *s = src;
   if (rows >= 16 && cols >= 16) { transpose_by16_u8(d, ds, s, ss, rows, cols); return; }
+  if (rows >= 4 && cols >= 4 && rows + cols >= 20 && (rows >= 16 || cols >= 16)) { transpose_few(d, ds, s, ss, rows, cols); return; }
   for (i64 c = 0; c < cols; c++)
     for (i64 r = 0; r < rows; r++) d[c * ds + r] = s[r * ss + c];
 }
