@@ -260,7 +260,7 @@ func (l *lowerer) divisions(v *ir.Value, space, shape []int, f func(k *kb, idx [
 // blocked stores into a place with channel blocks or a halo.
 func (k *kb) blocked(dst *place, out *loop.Buffer, family string, f func(k *kb, idx []*loop.Expr) *loop.Expr) error {
 	if lay := dst.layout; lay.L > 1 && lay.L <= 4 && lay.Parts == nil {
-		return k.blockedFew(dst, out, family, k.fresh("q", lay.Shape[0]*lay.blocks()), f)
+		return k.blockedFew(dst, out, family, f)
 	}
 	var body []loop.Stmt
 	work, first := int64(0), 0
@@ -277,75 +277,81 @@ func (k *kb) blocked(dst *place, out *loop.Buffer, family string, f func(k *kb, 
 }
 
 // blockedPart stores n channels from a channel on that begins a block; f gives
-// them by their place among these.
+// them by their place among these. Threads share the rows of all blocks.
 func (k *kb) blockedPart(lay Layout, out *loop.Buffer, first, n int, f func(k *kb, idx []*loop.Expr) *loop.Expr) (loop.Stmt, int64) {
 	slot, all := lay.slot(first), lay.blocks()
 	lay.Shape, lay.Parts = slices.Clone(lay.Shape), nil
 	lay.Shape[1] = all * max(lay.L, 1)
-	blocks := blocksOf(n, lay.L)
-	p := k.fresh("q", lay.Shape[0]*blocks)
+	images, blocks, height, width := lay.Shape[0], blocksOf(n, lay.L), lay.Shape[2], lay.Shape[3]
 	ci := k.fresh("c", lay.L)
-	image, block := loop.Div(loop.V(p), blocks), loop.Mod(loop.V(p), blocks)
-	c := loop.Add(loop.Mul(block, lay.L), loop.V(ci))
-	var h, w *loop.Var
-	var idx []*loop.Expr
-	var val *loop.Expr
-	at := func(hv, wv *loop.Var, hi, wi *loop.Expr) {
-		h, w, idx = hv, wv, []*loop.Expr{image, c, hi, wi}
-		val = lay.stored(f(k, idx))
+	var p, w *loop.Var
+	var image, block, row, val *loop.Expr
+	of := func(c *loop.Expr) []*loop.Expr { // the place of lane c
+		h := loop.Add(row, loop.Div(loop.V(w), width))
+		return []*loop.Expr{image, loop.Add(loop.Mul(block, lay.L), c), h, loop.Mod(loop.V(w), width)}
 	}
-	flat := lay.Lo == [2]int{} && lay.Hi == [2]int{}
-	if flat { // without a halo a plane may be one row
-		one, all := k.fresh("h", 1), k.fresh("w", lay.Shape[2]*lay.Shape[3])
-		at(one, all, loop.Div(loop.V(all), lay.Shape[3]), loop.Mod(loop.V(all), lay.Shape[3]))
+	over := func(rows, cols int) {
+		p, w = k.fresh("q", images*blocks*rows), k.fresh("w", cols)
+		block, row = loop.Mod(loop.V(p), blocks), loop.Mod(loop.Div(loop.V(p), blocks), rows)
+		image = loop.Div(loop.V(p), blocks*rows)
+		val = lay.stored(f(k, of(loop.V(ci))))
+	}
+	const few = 16 // planes, fewer of which threads cannot share well
+	size := int64(images * blocks * lay.plane())
+	whole := lay.Lo == [2]int{} && lay.Hi == [2]int{} && (images*blocks >= few || size < parallelWork)
+	if whole { // without a halo a plane may be one row
+		over(1, height*width)
 		val.Walk(func(e *loop.Expr) {
 			if e.Kind == loop.Call && (e.Fn == "idiv" || e.Fn == "imod") {
-				e.Walk(func(x *loop.Expr) { flat = flat && !(x.Kind == loop.VarRef && x.Var == all) })
+				e.Walk(func(x *loop.Expr) { whole = whole && !(x.Kind == loop.VarRef && x.Var == w) })
 			}
 		})
 	}
-	if !flat {
-		hv, wv := k.fresh("h", lay.Shape[2]), k.fresh("w", lay.Shape[3])
-		at(hv, wv, loop.V(hv), loop.V(wv))
+	if !whole {
+		over(height, width)
+	}
+	lanes := func(v *loop.Var, at int, val *loop.Expr) []loop.Stmt {
+		store := &loop.Store{Buf: out, Index: lay.offset(of(loop.Add(loop.V(v), loop.Int(at+slot)))), Val: val}
+		if lay.L == 1 {
+			return loop.Nest([]*loop.Var{w}, []loop.LoopKind{loop.Vector}, store)
+		}
+		return loop.Nest([]*loop.Var{w, v}, []loop.LoopKind{loop.Serial, loop.Vector}, store)
+	}
+	zero := loop.Number(val.Type, 0, 0)
+	var body []loop.Stmt
+	if rest := n % lay.L; rest > 0 && alone(val, w, rest) {
+		c, empty := k.fresh("c", rest), k.fresh("c", lay.L-rest)
+		body = choice(block, blocks-1, blocks, func() []loop.Stmt { return lanes(ci, 0, val) }, func() []loop.Stmt {
+			return append(lanes(c, 0, lay.stored(f(k, of(loop.V(c))))), lanes(empty, rest, zero)...)
+		})
+	} else {
+		c := loop.Add(loop.Mul(block, lay.L), loop.V(ci))
+		body = lanes(ci, 0, loop.If(loop.Less(c, loop.Int(n)), val, zero))
 	}
 	plane := loop.Add(loop.Add(loop.Mul(image, all), block), loop.Int(slot/lay.L))
-	if rest := n % lay.L; rest >= 4 && val.Kind == loop.Load && val.Type.Size() == 1 {
-		// Bytes that only move: the channels of the last block are moved by
-		// themselves, so that no byte asks whether it is one of them.
-		moved := func(lanes int) []loop.Stmt {
-			ci := k.fresh("c", lanes)
-			from := slices.Clone(idx)
-			from[1] = loop.Add(loop.Mul(block, lay.L), loop.V(ci))
-			to := slices.Clone(from)
-			to[1] = loop.Add(from[1], loop.Int(slot))
-			store := &loop.Store{Buf: out, Index: lay.offset(to), Val: lay.stored(f(k, from))}
-			return loop.Nest([]*loop.Var{h, w, ci}, []loop.LoopKind{loop.Serial, loop.Serial, loop.Vector}, store)
-		}
-		body := choice(block, n/lay.L, blocks, func() []loop.Stmt { return moved(lay.L) }, func() []loop.Stmt {
-			clear := &loop.Zero{Buf: out, From: loop.Mul(plane, lay.plane()), N: lay.plane()}
-			return append([]loop.Stmt{clear}, moved(rest)...)
-		})
-		work := int64(lay.Shape[0] * blocks * lay.plane())
-		return &loop.For{Var: p, Par: work >= parallelWork, Body: append(body, lay.zeroHalo(out, plane, k.fresh)...)}, work
+	if halo := lay.zeroHalo(out, plane, k.fresh); halo != nil {
+		body = append(choice(row, 1, height, func() []loop.Stmt { return halo }, func() []loop.Stmt { return nil }), body...)
 	}
-	val = loop.If(loop.Less(c, loop.Int(n)), val, loop.Number(val.Type, 0, 0))
-	to := slices.Clone(idx)
-	to[1] = loop.Add(c, loop.Int(slot))
-	store := &loop.Store{Buf: out, Index: lay.offset(to), Val: val}
-	inner := loop.Nest([]*loop.Var{h, w, ci}, []loop.LoopKind{loop.Serial, loop.Serial, loop.Vector}, store)
-	if lay.L == 1 {
-		inner = loop.Nest([]*loop.Var{h, w}, []loop.LoopKind{loop.Serial, loop.Vector}, store)
-	}
-	body := append(lay.zeroHalo(out, plane, k.fresh), inner...)
-	work := int64(val.Cost()+1) * int64(lay.Shape[0]*blocks*lay.plane())
+	work := int64(val.Cost()+1) * size
 	return &loop.For{Var: p, Par: work >= parallelWork, Body: body}, work
+}
+
+// alone reports whether the last block of n channels is stored by itself, so that
+// no lane asks whether it is one of them: where bytes only move, and where what is
+// copied lies along w, so that the copy exchanges axes.
+func alone(val *loop.Expr, w *loop.Var, n int) bool {
+	if val.Kind != loop.Load {
+		return false
+	}
+	step, _, ok := loop.Stride(val.Args[0], w)
+	return ok && step == 1 || val.Type.Size() == 1 && n >= 4
 }
 
 // blockedFew is blocked for blocks of few channels: written out, the stores of a
 // pixel are together a part of a vector.
-func (k *kb) blockedFew(dst *place, out *loop.Buffer, family string, p *loop.Var, f func(k *kb, idx []*loop.Expr) *loop.Expr) error {
+func (k *kb) blockedFew(dst *place, out *loop.Buffer, family string, f func(k *kb, idx []*loop.Expr) *loop.Expr) error {
 	lay := dst.layout
-	h, w := k.fresh("h", lay.Shape[2]), k.fresh("w", lay.Shape[3])
+	p, h, w := k.fresh("q", lay.Shape[0]*lay.blocks()), k.fresh("h", lay.Shape[2]), k.fresh("w", lay.Shape[3])
 	var stores []loop.Stmt
 	cost := 0
 	for i := range lay.L {
