@@ -2,6 +2,7 @@ package cpu
 
 import (
 	"context"
+	"math"
 	"math/rand/v2"
 	"runtime"
 	"testing"
@@ -80,6 +81,35 @@ func TestLookups(t *testing.T) {
 			sum := b.Mul(b.Add(b.Cast(q, tensor.F32), b.Cast(y, tensor.F32)), b.Like(f, 0.5))
 			b.Output(sum)
 			b.Output(b.Cast(b.Min(b.Max(b.Round(sum), b.Like(f, 0)), b.Like(f, 255)), tensor.U8))
+		}
+	}
+	sameEverywhere(t, b.G, in)
+}
+
+// TestClips holds floats that end as bytes between bounds, infinities, NaN and
+// what is far out of range among them.
+func TestClips(t *testing.T) {
+	r := rand.New(rand.NewPCG(9, 2))
+	const n = 83
+	b := core.NewBuilder("g")
+	x := b.Input("x", tensor.F32, 4, n)
+	y := b.Input("y", tensor.U8, 4, n)
+	for _, d := range []tensor.DType{tensor.U8, tensor.I8} {
+		lo, hi := d.IntRange()
+		for _, bounds := range [][2]float64{{float64(lo), float64(hi)}, {3, 100}} {
+			for _, f := range []*ir.Value{x, b.Add(b.Mul(b.Cast(y, tensor.F32), b.Like(x, 1.37)), b.Like(x, -20))} {
+				q := b.Add(b.Round(f), b.Like(x, 7))
+				b.Output(b.Cast(b.Min(b.Max(q, b.Like(x, bounds[0])), b.Like(x, bounds[1])), d))
+				b.Output(b.Cast(b.Max(b.Min(q, b.Like(x, bounds[1])), b.Like(x, bounds[0])), d))
+			}
+		}
+	}
+	in := []*tensor.Tensor{tensor.New(tensor.F32, 4, n), anyBytes(r, tensor.U8, 4, n)}
+	special := []float64{math.NaN(), math.Inf(1), math.Inf(-1), 1e30, -1e30, 3e9, -3e9, 0.5, 1.5, -0.5, 248.5, 247.5, -7.5, 2147483648}
+	for i := range in[0].Len() {
+		in[0].SetFloat(i, (r.Float64()-0.5)*600)
+		if i%3 == 0 {
+			in[0].SetFloat(i, special[i/3%len(special)])
 		}
 	}
 	sameEverywhere(t, b.G, in)

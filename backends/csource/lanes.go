@@ -137,6 +137,8 @@ func (p *printer) wide(e *loop.Expr) string {
 	return p.expr(e)
 }
 
+var truth = map[bool]int{true: 1}
+
 // blocks prints a loop of mixed widths; see mixed.
 func (p *printer) blocks(f *loop.For, s *loop.Store, loads []*loop.Expr, width int, lo, hi string, tiles *tilePrinter) {
 	v := f.Var.Name
@@ -155,7 +157,11 @@ func (p *printer) blocks(f *loop.For, s *loop.Store, loads []*loop.Expr, width i
 	}
 	wide := narrowMem[s.Buf.Type]
 	narrow := wide != ""
-	if narrow {
+	clip, clips := clippedByte(s.Val)
+	switch {
+	case clips:
+		p.line("float %s_o[%d];", v, width)
+	case narrow:
 		p.line("%s %s_o[%d];", wide, v, width)
 	}
 	p.line("#pragma omp simd")
@@ -165,7 +171,11 @@ func (p *printer) blocks(f *loop.For, s *loop.Store, loads []*loop.Expr, width i
 	for i, e := range loads {
 		p.temps[e.Key()] = fmt.Sprintf("%s_n%d[%s_j]", v, i, v)
 	}
-	if narrow {
+	if clips {
+		undo := p.name(clip.of)
+		p.line("%s_o[%s_j] = %s;", v, v, p.expr(clip.of))
+		undo()
+	} else if narrow {
 		undo := p.name(s.Val)
 		if e := s.Val; e.Kind == loop.Select && inside(e.Args[1]) && inside(e.Args[2]) { // no branch, so that vectors can be made
 			p.line("const %s %s_a = %s, %s_b = %s;", wide, v, p.wide(e.Args[1]), v, p.wide(e.Args[2]))
@@ -184,7 +194,9 @@ func (p *printer) blocks(f *loop.For, s *loop.Store, loads []*loop.Expr, width i
 	}
 	p.indent = outer + "  "
 	p.line("}")
-	if narrow {
+	if clips {
+		p.line("{ const i64 %s = %s_; clip%d_%s(%s + %s, %s_o, %s, %s, %d); }", v, v, width, s.Buf.Type, s.Buf.Name, p.expr(s.Index), v, f32(clip.lo), f32(clip.hi), truth[clip.nan])
+	} else if narrow {
 		p.line("{ const i64 %s = %s_; narrow%d_%s(%s + %s, %s_o); }", v, v, width, s.Buf.Type, s.Buf.Name, p.expr(s.Index), v)
 	}
 	p.indent = outer

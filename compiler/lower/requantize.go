@@ -106,7 +106,13 @@ func (r *rebuild) clipped(n *ir.Node, in []*ir.Value) {
 func (r *rebuild) rescaled(n *ir.Node, in []*ir.Value) *ir.Value {
 	f, ok := r.scaled[in[0]]
 	t, isConst := scalarConst(in[1])
-	if !ok || !isConst || !(t > 0) || r.uses[n.Inputs[0]] != 1 || !r.onlyRounded(n.Outputs[0]) {
+	if !isConst || !(t > 0) || !r.onlyRounded(n.Outputs[0]) {
+		return nil
+	}
+	if !ok {
+		return r.rescaledBytes(in[0], t)
+	}
+	if r.uses[n.Inputs[0]] != 1 {
 		return nil
 	}
 	scale := tensor.New(tensor.F32, f.scale.Shape...)

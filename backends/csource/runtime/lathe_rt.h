@@ -89,6 +89,40 @@ FN void narrow16_bf16(bf16 *r, const i32 *p) {
 #else
 BLOCK(16, bf16, bf16)
 #endif
+/* Floats between lo and hi as bytes; if any may be NaN, the byte of that is 0. */
+#if defined __AVX512F__
+#define CLIP16(T) \
+  FN void clip16_##T(T *r, const float *p, float lo, float hi, int nan) { \
+    typedef float from __attribute__((vector_size(64))); typedef i32 to __attribute__((vector_size(64))); \
+    from a; to b; const from l = (from){0} + lo, h = (from){0} + hi; u16 k; __builtin_memcpy(&a, p, sizeof a); \
+    if (nan) __asm__("vcmpordps %1, %1, %0" : "=Yk"(k) : "v"(a)); \
+    __asm__("vmaxps %1, %0, %0\n\tvminps %2, %0, %0" : "+v"(a) : "v"(l), "v"(h)); \
+    if (nan) __asm__("vcvttps2dq %1, %0%{%2%}%{z%}" : "=v"(b) : "v"(a), "Yk"(k)); \
+    else __asm__("vcvttps2dq %1, %0" : "=v"(b) : "v"(a)); \
+    __asm__("vpmovdb %1, %0" : "=m"(*(T (*)[16])r) : "v"(b)); }
+#else
+#define CLIP16(T) CLIP(16, T)
+#endif
+#define CLIP(N, T) \
+  FN void clip##N##_##T(T *r, const float *p, float lo, float hi, int nan) { \
+    i32 t[N]; \
+    (void)nan; \
+    for (int i = 0; i < N; i++) { float a = p[i]; a = lo > a ? lo : a; a = hi < a ? hi : a; t[i] = (i32)a; } \
+    narrow##N##_##T(r, t); }
+#ifdef __AVX2__
+#define CLIP8(T) \
+  FN void clip8_##T(T *r, const float *p, float lo, float hi, int nan) { \
+    typedef float from __attribute__((vector_size(32))); typedef i32 to __attribute__((vector_size(32))); \
+    from a; to b, k; const from l = (from){0} + lo, h = (from){0} + hi; __builtin_memcpy(&a, p, sizeof a); \
+    k = a == a; \
+    __asm__("vmaxps %1, %0, %0\n\tvminps %2, %0, %0" : "+x"(a) : "x"(l), "x"(h)); \
+    __asm__("vcvttps2dq %1, %0" : "=x"(b) : "x"(a)); \
+    if (nan) b &= k; \
+    i32 t[8]; __builtin_memcpy(t, &b, sizeof t); narrow8_##T(r, t); }
+#else
+#define CLIP8(T) CLIP(8, T)
+#endif
+CLIP8(u8) CLIP8(i8) CLIP16(u8) CLIP16(i8)
 /* float16, with floats on the other side, where that is an instruction. */
 #define HALF(N) \
   FN void widen##N##_f16(float *r, const f16 *p) { \
