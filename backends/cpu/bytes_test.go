@@ -114,3 +114,23 @@ func TestClips(t *testing.T) {
 	}
 	sameEverywhere(t, b.G, in)
 }
+
+// TestByteSums holds sums of runs of bytes, and of what lies in lanes, which are
+// whole numbers.
+func TestByteSums(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 2))
+	b := core.NewBuilder("g")
+	var in []*tensor.Tensor
+	for _, n := range []int{1, 15, 16, 31, 32, 33, 63, 64, 65, 127, 130, 5000} {
+		for _, d := range []tensor.DType{tensor.U8, tensor.I8} {
+			x := b.Cast(b.Input("", d, 3, n), tensor.I32)
+			in = append(in, anyBytes(r, d, 3, n))
+			b.Output(b.Reduce("reduce_sum", x, true, 1))
+			b.Output(b.Reduce("reduce_sum", x, true, 0))
+		}
+	}
+	for i := range in[1].Bytes() {
+		in[1].Bytes()[i] = 0x80 // the least one
+	}
+	sameEverywhere(t, b.G, in)
+}

@@ -70,10 +70,10 @@ func mixed(f *loop.For, t backend.Traits) (s *loop.Store, loads []*loop.Expr, ok
 	})
 	if narrowMem[s.Buf.Type] != "" {
 		fits = fits && widens(s.Val) && (s.Buf.Type != tensor.F16 || t.Has("f16c"))
-	} else if len(loads) == 0 || s.Buf.Type != tensor.F32 {
+	} else if len(loads) == 0 || s.Buf.Type != tensor.F32 && s.Buf.Type != tensor.I32 {
 		fits = false
 	}
-	return s, loads, fits && floats
+	return s, loads, fits && (floats || s.Buf.Type == tensor.I32)
 }
 
 // inside reports that an expression may be evaluated whatever guards it: all

@@ -37,6 +37,27 @@ func lookedUp(e *loop.Expr) *loop.Expr {
 	return x
 }
 
+// sum prints a loop that adds up a run of bytes, as a call; "" if it does
+// something else.
+func (p *printer) sum(f *loop.For) string {
+	if len(f.Body) != 1 || f.Kind != loop.Vector || f.Par {
+		return ""
+	}
+	a, ok := f.Body[0].(*loop.Accum)
+	if !ok || a.Fn != "add" || a.Reg.Type != tensor.I32 || a.Val.Kind != loop.Cast || p.regs[a.Reg] != "" {
+		return ""
+	}
+	x := a.Val.Args[0]
+	if x.Kind != loop.Load || !isByte(x.Type) {
+		return ""
+	}
+	step, rest, affine := loop.Stride(x.Args[0], f.Var)
+	if !affine || step != 1 {
+		return ""
+	}
+	return fmt.Sprintf("%s += bytes_sum_%s(%s + %s, %d);", a.Reg.Name, x.Type, x.Buf.Name, p.expr(rest), f.Var.N)
+}
+
 // lookup prints a loop, or two, that look up a run of bytes, as a call; "" if it
 // does something else.
 func (p *printer) lookup(f *loop.For) string {

@@ -170,7 +170,7 @@ func (p *printer) loop(f *loop.For, tiles *tilePrinter) {
 		p.team(f, tiles)
 		return
 	}
-	for _, call := range []string{p.transposed(f), p.lookup(f)} {
+	for _, call := range []string{p.transposed(f), p.lookup(f), p.sum(f)} {
 		if call != "" {
 			p.line("%s", call)
 			return

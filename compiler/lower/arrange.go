@@ -85,7 +85,7 @@ func (l *lowerer) wantsBlocks(g *group, v *ir.Value) bool {
 			c := l.tiled(g.anchor)
 			return c != nil && !c.rowwise
 		case "window_max", "window_sum":
-			p := l.places[g.anchor.Inputs[0]]
+			p := l.source(g.anchor.Inputs[0])
 			return p != nil && p.layout.L > 1
 		}
 		return false

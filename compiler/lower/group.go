@@ -118,7 +118,9 @@ func (l *lowerer) stored(n *ir.Node, v *ir.Value, cost int) bool {
 			}
 			return true
 		case core.Window:
-			return true
+			if !widenedBytes(v) {
+				return true
+			}
 		case core.Ordered:
 			if c.Op != "cumulate" && !readOnce(c, v) {
 				return true
@@ -166,6 +168,20 @@ func (l *lowerer) readAgain(c *ir.Node, v *ir.Value, cost int) bool {
 		v = v.Def.Inputs[0]
 	}
 	return reads > 2*has && v.Def != nil && v.Def.Op == "transpose"
+}
+
+// widenedBytes reports a value that is bytes in another type: what they are read
+// as is no reason to store them again.
+func widenedBytes(v *ir.Value) bool {
+	return v.Def != nil && v.Def.Op == "cast" && isByte(v.Def.Inputs[0].DType()) && v.DType() != tensor.Bool
+}
+
+// source is the place of a value, or of the bytes that it widens; nil: none.
+func (l *lowerer) source(v *ir.Value) *place {
+	if p := l.places[v]; p != nil || !widenedBytes(v) {
+		return p
+	}
+	return l.places[v.Def.Inputs[0]]
 }
 
 func constantOnly(v *ir.Value) bool {

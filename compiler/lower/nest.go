@@ -259,7 +259,7 @@ func (l *lowerer) emitReduce(g *group) error {
 	}
 	// Neighbouring axes are one long loop where the lanes run along them.
 	var runs [][]int
-	if p := l.places[x]; lane < 0 && p != nil && p.layout.isPlain() && slices.IsSorted(axes) {
+	if p := l.source(x); lane < 0 && p != nil && p.layout.isPlain() && slices.IsSorted(axes) {
 		for i, a := range axes {
 			if i > 0 && a == axes[i-1]+1 {
 				runs[len(runs)-1] = append(runs[len(runs)-1], full[a])

@@ -10,10 +10,12 @@ import (
 )
 
 // scaledSum is a sum of whole numbers, what it is multiplied with (one number,
-// or one for each channel), and the clips that follow.
+// or one for each channel), what of a mean it is divided by, and the clips that
+// follow.
 type scaledSum struct {
 	sum   *ir.Value
 	scale *tensor.Tensor
+	over  float64 // 0: no mean
 	clip  []bound
 }
 
@@ -40,7 +42,12 @@ func (r *rebuild) requantized(n *ir.Node, in []*ir.Value) *ir.Value {
 	case "max", "min":
 		r.clipped(n, in)
 	case "div":
+		if y := r.mean(n, in); y != nil {
+			return y
+		}
 		return r.rescaled(n, in)
+	case "reduce_sum", "window_sum":
+		return r.summed(n, in)
 	}
 	return nil
 }
@@ -53,7 +60,7 @@ func (r *rebuild) requantized(n *ir.Node, in []*ir.Value) *ir.Value {
 func (r *rebuild) wholeBias(n *ir.Node, in []*ir.Value) *ir.Value {
 	for i := range 2 {
 		f, ok := r.scaled[in[i]]
-		if !ok || f.clip != nil || r.uses[n.Inputs[i]] != 1 || !slices.Equal(core.Shape(n.Outputs[0]), core.Shape(f.sum)) {
+		if !ok || f.clip != nil || f.over != 0 || r.uses[n.Inputs[i]] != 1 || !slices.Equal(core.Shape(n.Outputs[0]), core.Shape(f.sum)) {
 			continue
 		}
 		axis := f.sum.Rank() - 1
@@ -117,13 +124,16 @@ func (r *rebuild) rescaled(n *ir.Node, in []*ir.Value) *ir.Value {
 	}
 	scale := tensor.New(tensor.F32, f.scale.Shape...)
 	for i := range scale.Len() {
-		s := f.scale.Float(i) / t
+		s := f.scale.Float(i) / t / max(f.over, 1)
 		if m := math.Abs(s); !(m > 1e-30 && m < 1e30) {
 			return nil
 		}
 		scale.SetFloat(i, s)
 	}
 	y := r.b.Mul(f.sum, r.b.Const(scale))
+	if scale.Len() == 1 && f.scale.Float(0) == t && f.halves() {
+		y = r.b.Div(f.sum, r.b.Scalar(tensor.F32, f.over))
+	}
 	for _, c := range f.clip {
 		y = r.b.Binary(c.op, y, r.b.Scalar(tensor.F32, c.at/t))
 	}

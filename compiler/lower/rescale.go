@@ -46,7 +46,7 @@ func (r *rebuild) rescaledBytes(v *ir.Value, by float64) *ir.Value {
 // rescaledTerm is a dequantized value over a number, less what its zero point
 // makes of that, and what is less.
 func (r *rebuild) rescaledTerm(v *ir.Value, by float64) (x *ir.Value, rest float64) {
-	x, s := scaledWhole(v)
+	x, s := r.scaledWhole(v)
 	if x == nil || !moderate(s/by) {
 		return nil, 0
 	}
@@ -63,11 +63,11 @@ func moderate(f float64) bool { return math.Abs(f) > 1e-30 && math.Abs(f) < 1e30
 
 // scaledWhole splits a value, maybe repeated along axes, into whole numbers and
 // a scale; nil if it is not dequantized.
-func scaledWhole(v *ir.Value) (*ir.Value, float64) {
+func (r *rebuild) scaledWhole(v *ir.Value) (*ir.Value, float64) {
 	for v.Def != nil && v.Def.Op == "broadcast" {
 		v = v.Def.Inputs[0]
 	}
-	x, s := wholeTimes(v, -1)
+	x, s := r.wholeTimes(v, -1)
 	if x == nil || x.Const != nil {
 		return nil, 0
 	}
