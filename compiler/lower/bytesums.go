@@ -20,18 +20,17 @@ func (r *rebuild) summed(n *ir.Node, in []*ir.Value) *ir.Value {
 	if x == nil || x.Const != nil || s.Len() != 1 {
 		return nil
 	}
-	zero := 0.0
-	if d := x.Def; d != nil && d.Op == "sub" {
-		if z, ok := scalarConst(d.Inputs[1]); ok {
-			x, zero = d.Inputs[0], z
-		}
+	b, zero := offZero(x)
+	if b != nil {
+		x = b
 	}
-	bytes := x.Def != nil && x.Def.Op == "cast" && isByte(x.Def.Inputs[0].DType())
-	most := 255.0
-	if lo, hi, ok := clampRange(x); r.clamped[x] && ok {
+	bytes, most := widenedBytes(x), 255.0
+	if !bytes {
+		lo, hi, ok := r.clampedRange(x)
+		if !ok {
+			return nil
+		}
 		most = float64(max(-lo, hi))
-	} else if !bytes {
-		return nil
 	}
 	var counts *tensor.Tensor
 	terms := 1
@@ -58,6 +57,20 @@ func (r *rebuild) summed(n *ir.Node, in []*ir.Value) *ir.Value {
 		sum = r.b.Sub(sum, r.b.BroadcastTo(r.b.Const(less), sum.Static()...))
 	}
 	return r.scale(sum, s.Reshaped())
+}
+
+// clampedRange bounds floats that stand for whole numbers of few bits, maybe less
+// a zero point.
+func (r *rebuild) clampedRange(x *ir.Value) (lo, hi int, ok bool) {
+	if n := x.Def; n != nil && n.Op == "sub" {
+		z, isConst := scalarConst(n.Inputs[1])
+		lo, hi, ok = r.clampedRange(n.Inputs[0])
+		return lo - int(z), hi - int(z), ok && isConst && z == math.Trunc(z) && math.Abs(z) < 1<<16
+	}
+	if !r.clamped[x] {
+		return 0, 0, false
+	}
+	return clampRange(x)
 }
 
 // windowCounts is how many elements each window has, one number if all have

@@ -51,10 +51,8 @@ func (r *rebuild) rescaledTerm(v *ir.Value, by float64) (x *ir.Value, rest float
 		return nil, 0
 	}
 	k := float64(float32(s / by))
-	if n := x.Def; n != nil && n.Op == "sub" {
-		if z, ok := scalarConst(n.Inputs[1]); ok {
-			x, rest = n.Inputs[0], -z*k
-		}
+	if b, z := offZero(x); b != nil {
+		x, rest = b, -z*k
 	}
 	return r.b.Mul(r.b.BroadcastTo(x, v.Static()...), r.b.Scalar(tensor.F32, k)), rest
 }
@@ -72,4 +70,18 @@ func (r *rebuild) scaledWhole(v *ir.Value) (*ir.Value, float64) {
 		return nil, 0
 	}
 	return x, s.Float(0)
+}
+
+// offZero takes a zero point from bytes in memory; nil: there is none. Floats that
+// stand for bytes keep theirs, since products read them without it.
+func offZero(x *ir.Value) (bytes *ir.Value, zero float64) {
+	n := x.Def
+	if n == nil || n.Op != "sub" || !widenedBytes(n.Inputs[0]) {
+		return nil, 0
+	}
+	z, ok := scalarConst(n.Inputs[1])
+	if !ok {
+		return nil, 0
+	}
+	return n.Inputs[0], z
 }
