@@ -119,31 +119,13 @@ func (c *tileCode) sum(w, x []float32, wi, x0, x1, width int, acc *[8]float32) {
 	for _, p := range c.parts {
 		wi, x0, x1 := wi+p.W, x0+p.X, x1+p.X
 		switch {
-		case len(c.Terms) > 0:
-			c.steps(p.Red, w, x, wi, x0, x1, width, acc)
-		case width < 4:
+		case len(c.Terms) > 0 || width < 4:
 			c.narrow(p.Red, w, x, wi, x0, x1, width, acc)
 		case c.Lanes:
 			nest(p.Red, w, x, wi, x0, x1, acc, lanes42)
 		default:
 			nest(p.Red, w, x, wi, x0, x1, acc, tile42)
 		}
-	}
-}
-
-// steps sums the terms of each step before the next one.
-func (c *tileCode) steps(red []loop.Red, w, x []float32, wi, x0, x1, width int, acc *[8]float32) {
-	if len(red) > 0 {
-		for range red[0].N {
-			c.steps(red[1:], w, x, wi, x0, x1, width, acc)
-			wi += red[0].WStep
-			x0 += red[0].XStep
-			x1 += red[0].XStep
-		}
-		return
-	}
-	for _, d := range c.Terms {
-		c.narrow(nil, w, x, wi+d[1], x0+d[0], x1+d[0], width, acc)
 	}
 }
 
@@ -225,8 +207,11 @@ func lanes42(w, x []float32, wi, x0, x1 int, out, in loop.Red, acc *[8]float32) 
 	acc[4], acc[5], acc[6], acc[7] = b0, b1, b2, b3
 }
 
-// narrow sums fewer than four lanes: what is left of a tile whose vectors are
-// no multiple of four.
+// once are the offsets of a step that has one term.
+var once = [][2]int{{0, 0}}
+
+// narrow sums any number of lanes up to four, all terms of a step before the
+// next one.
 func (c *tileCode) narrow(red []loop.Red, w, x []float32, wi, x0, x1, width int, acc *[8]float32) {
 	if len(red) > 0 {
 		for range red[0].N {
@@ -241,9 +226,16 @@ func (c *tileCode) narrow(red []loop.Red, w, x []float32, wi, x0, x1, width int,
 	if c.Lanes {
 		step = 1
 	}
-	for l := range width {
-		acc[l] += float32(w[wi+l] * x[x0+l*step])
-		acc[4+l] += float32(w[wi+l] * x[x1+l*step])
+	terms := c.Terms
+	if len(terms) == 0 {
+		terms = once
+	}
+	for _, d := range terms {
+		wi, x0, x1 := wi+d[1], x0+d[0], x1+d[0]
+		for l := range width {
+			acc[l] += float32(w[wi+l] * x[x0+l*step])
+			acc[4+l] += float32(w[wi+l] * x[x1+l*step])
+		}
 	}
 }
 

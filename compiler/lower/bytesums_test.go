@@ -5,8 +5,6 @@ import (
 	"math/rand/v2"
 	"testing"
 
-	"github.com/lathe-ml/lathe/backends/interp"
-	"github.com/lathe-ml/lathe/compiler/backend"
 	"github.com/lathe-ml/lathe/compiler/core"
 	"github.com/lathe-ml/lathe/compiler/ir"
 	"github.com/lathe-ml/lathe/compiler/lower"
@@ -100,14 +98,5 @@ func bytesOf(t *testing.T, g *ir.Graph, in *tensor.Tensor) []*tensor.Tensor {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := interp.New(p, interp.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	out := backend.NewOutputs(s)
-	if err := s.Run([]*tensor.Tensor{in}, out); err != nil {
-		t.Fatal(err)
-	}
-	return out
+	return ran(t, p, in)
 }

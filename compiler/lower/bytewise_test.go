@@ -6,8 +6,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/lathe-ml/lathe/backends/interp"
-	"github.com/lathe-ml/lathe/compiler/backend"
 	"github.com/lathe-ml/lathe/compiler/core"
 	"github.com/lathe-ml/lathe/compiler/ir"
 	"github.com/lathe-ml/lathe/compiler/loop"
@@ -104,18 +102,10 @@ func TestFunctionsOfBytes(t *testing.T) {
 					if falls := c.name == "pool of what falls"; floats != falls {
 						t.Errorf("%d lanes: floats in the kernels: %v", o.Lanes, floats)
 					}
-					s, err := interp.New(p, interp.Options{})
-					if err != nil {
-						t.Fatal(err)
-					}
-					out := backend.NewOutputs(s)
-					if err := s.Run(in, out); err != nil {
-						t.Fatal(err)
-					}
+					out := ran(t, p, in...)
 					if !tensor.Equal(out[0], want[0]) {
 						t.Errorf("%d lanes: %v, not %v", o.Lanes, out[0], want[0])
 					}
-					s.Close()
 				}
 			})
 		}
@@ -132,23 +122,11 @@ func TestFunctionsOfBytesStayFloats(t *testing.T) {
 	b.Output(b.quantize(b.Sub(x, b.Transpose(x, 1, 0)), 0.05, 100, tensor.U8))
 	in := []*tensor.Tensor{everyByte(tensor.U8, 6, 6), everyByte(tensor.U8, 6, 6)}
 	in[1].Bytes()[4] = 200
-	want, err := core.EvalGraph(b.G, in)
-	if err != nil {
-		t.Fatal(err)
-	}
 	p, err := lower.Lower(b.G, lower.Options{Lanes: 16, Regs: 32})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := interp.New(p, interp.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	out := backend.NewOutputs(s)
-	if err := s.Run(in, out); err != nil {
-		t.Fatal(err)
-	}
+	out, want := both(t, b.G, p, in)
 	for i := range want {
 		if !tensor.Equal(out[i], want[i]) {
 			t.Errorf("output %d: %v, not %v", i, out[i], want[i])

@@ -7,8 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/lathe-ml/lathe/backends/interp"
-	"github.com/lathe-ml/lathe/compiler/backend"
 	"github.com/lathe-ml/lathe/compiler/core"
 	"github.com/lathe-ml/lathe/compiler/ir"
 	"github.com/lathe-ml/lathe/compiler/lower"
@@ -45,19 +43,7 @@ func lowered(t *testing.T, g *ir.Graph, o lower.Options) *program.Program {
 	for _, v := range g.Inputs {
 		in = append(in, values(r, v.DType(), v.Static()...))
 	}
-	want, err := core.EvalGraph(g, in)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := interp.New(p, interp.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	got := backend.NewOutputs(s)
-	if err := s.Run(in, got); err != nil {
-		t.Fatal(err)
-	}
+	got, want := both(t, g, p, in)
 	for k := range want {
 		within := 1e-5
 		if want[k].DType == tensor.F16 {

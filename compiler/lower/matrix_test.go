@@ -9,8 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/lathe-ml/lathe/backends/interp"
-	"github.com/lathe-ml/lathe/compiler/backend"
 	"github.com/lathe-ml/lathe/compiler/core"
 	"github.com/lathe-ml/lathe/compiler/ir"
 	"github.com/lathe-ml/lathe/compiler/lower"
@@ -116,24 +114,8 @@ func TestMatrixForms(t *testing.T) {
 // right: the numbers are small and whole, so that no rounding hides a mistake.
 func TestMatrixBfloat16(t *testing.T) {
 	r := rand.New(rand.NewPCG(32, 8))
-	small := func(shape ...int) *tensor.Tensor {
-		w := tensor.New(tensor.F32, shape...)
-		for i := range w.Len() {
-			w.SetFloat(i, float64(r.IntN(5)-2))
-		}
-		return w
-	}
 	b := core.NewBuilder("g")
-	whole := func(x *ir.Value) *ir.Value { return b.Min(b.Max(b.Round(x), b.Like(x, -4)), b.Like(x, 4)) }
-	conv := func(x *ir.Value, oc, k, stride int) *ir.Value {
-		spec := core.ConvSpec{Strides: []int{stride, stride}, Dilations: []int{1, 1}, Lo: []int{k / 2, k / 2}, Hi: []int{k / 2, k / 2}, Groups: 1}
-		return b.Conv(x, b.Const(small(oc, x.Static()[1], k, k)), spec)
-	}
-	x := whole(b.Input("x", tensor.F32, 1, 24, 9, 7))
-	y := whole(conv(x, 40, 3, 2))
-	z := b.Relu(b.Add(conv(y, 40, 1, 1), y)) // a sum with what is stored as bfloat16
-	z = whole(b.Mul(z, b.Like(z, 1.0/16)))
-	b.Output(conv(z, 16, 5, 2))
+	wholeConvolutions(b, r)
 	p := lowered(t, b.G, amx(precision.BF16, "amx", 1))
 	if n := tilesOf(p, "bf16"); n != 3 {
 		t.Errorf("%d kernels with products of bfloat16, want 3; forms %v", n, chosen(p))
@@ -241,19 +223,7 @@ func TestMatrixSpecialNumbers(t *testing.T) {
 // kind, finite ones within 1e-5 of the scale, and of the denormals' distance.
 func same(t *testing.T, g *ir.Graph, p *program.Program, in *tensor.Tensor, scale float64) {
 	t.Helper()
-	want, err := core.EvalGraph(g, []*tensor.Tensor{in})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := interp.New(p, interp.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	got := backend.NewOutputs(s)
-	if err := s.Run([]*tensor.Tensor{in}, got); err != nil {
-		t.Fatal(err)
-	}
+	got, want := both(t, g, p, []*tensor.Tensor{in})
 	for k := range want {
 		for i := range want[k].Len() {
 			x, y := got[k].Float(i), want[k].Float(i)

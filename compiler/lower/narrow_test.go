@@ -165,30 +165,38 @@ func TestByteProducts(t *testing.T) {
 	}
 }
 
-// TestBfloat16 holds that in the mode bf16 products are of pairs of bfloat16
-// values, that what lies between them is stored so, and that all is right: the
-// numbers are small and whole, so that no rounding hides a mistake.
-func TestBfloat16(t *testing.T) {
-	r := rand.New(rand.NewPCG(15, 8))
-	o := lower.Options{Lanes: 16, Regs: 32, Features: []string{"avx512-bf16"}, Precision: precision.BF16}
-	small := func(shape ...int) *tensor.Tensor {
+// wholeConvolutions is a network whose numbers are small and whole throughout, so
+// that bfloat16 holds them: of three convolutions the first two are followed by
+// others. It gives what makes more of the kind, and what the first gives.
+func wholeConvolutions(b *core.Builder, r *rand.Rand) (small func(...int) *tensor.Tensor, whole func(*ir.Value) *ir.Value, y *ir.Value) {
+	small = func(shape ...int) *tensor.Tensor {
 		w := tensor.New(tensor.F32, shape...)
 		for i := range w.Len() {
 			w.SetFloat(i, float64(r.IntN(5)-2))
 		}
 		return w
 	}
-	b := core.NewBuilder("g")
-	whole := func(x *ir.Value) *ir.Value { return b.Min(b.Max(b.Round(x), b.Like(x, -4)), b.Like(x, 4)) }
+	whole = func(x *ir.Value) *ir.Value { return b.Min(b.Max(b.Round(x), b.Like(x, -4)), b.Like(x, 4)) }
 	conv := func(x *ir.Value, oc, k, stride int) *ir.Value {
 		spec := core.ConvSpec{Strides: []int{stride, stride}, Dilations: []int{1, 1}, Lo: []int{k / 2, k / 2}, Hi: []int{k / 2, k / 2}, Groups: 1}
 		return b.Conv(x, b.Const(small(oc, x.Static()[1], k, k)), spec)
 	}
 	x := whole(b.Input("x", tensor.F32, 1, 24, 9, 7))
-	y := whole(conv(x, 40, 3, 2))
+	y = whole(conv(x, 40, 3, 2))
 	z := b.Relu(b.Add(conv(y, 40, 1, 1), y)) // a sum with what is stored as bfloat16
 	z = whole(b.Mul(z, b.Like(z, 1.0/16)))
 	b.Output(conv(z, 16, 5, 2))
+	return small, whole, y
+}
+
+// TestBfloat16 holds that in the mode bf16 products are of pairs of bfloat16
+// values, that what lies between them is stored so, and that all is right: the
+// numbers are small and whole, so that no rounding hides a mistake.
+func TestBfloat16(t *testing.T) {
+	r := rand.New(rand.NewPCG(15, 8))
+	o := lower.Options{Lanes: 16, Regs: 32, Features: []string{"avx512-bf16"}, Precision: precision.BF16}
+	b := core.NewBuilder("g")
+	small, whole, y := wholeConvolutions(b, r)
 	b.Output(b.Window("window_max", y, []int{2, 2}, core.ConvSpec{Strides: []int{1, 1}, Dilations: []int{1, 1}, Lo: []int{0, 0}, Hi: []int{0, 0}}))
 	for i, m := range []int{1, 5, 30} {
 		u := whole(b.Input(fmt.Sprint("u", i), tensor.F32, 2, m, 34))

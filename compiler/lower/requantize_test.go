@@ -5,8 +5,6 @@ import (
 	"math/rand/v2"
 	"testing"
 
-	"github.com/lathe-ml/lathe/backends/interp"
-	"github.com/lathe-ml/lathe/compiler/backend"
 	"github.com/lathe-ml/lathe/compiler/core"
 	"github.com/lathe-ml/lathe/compiler/ir"
 	"github.com/lathe-ml/lathe/compiler/lower"
@@ -104,20 +102,12 @@ func TestRequantization(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			s, err := interp.New(p, interp.Options{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			out := backend.NewOutputs(s)
-			if err := s.Run([]*tensor.Tensor{in}, out); err != nil {
-				t.Fatal(err)
-			}
+			out := ran(t, p, in)
 			for i := range out[0].Len() {
 				if got, want := out[0].Int(i), q.answer(i/q.pixels, i%q.pixels); int(got) != want {
 					t.Fatalf("round %d, %d lanes: element %d is %d, not %d", round, o.Lanes, i, got, want)
 				}
 			}
-			s.Close()
 		}
 	}
 }

@@ -5,8 +5,6 @@ import (
 	"math/rand/v2"
 	"testing"
 
-	"github.com/lathe-ml/lathe/backends/interp"
-	"github.com/lathe-ml/lathe/compiler/backend"
 	"github.com/lathe-ml/lathe/compiler/core"
 	"github.com/lathe-ml/lathe/compiler/lower"
 	"github.com/lathe-ml/lathe/compiler/tensor"
@@ -48,15 +46,7 @@ func TestSumsOfBytes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s, err := interp.New(p, interp.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		out := backend.NewOutputs(s)
-		if err := s.Run(in, out); err != nil {
-			t.Fatal(err)
-		}
-		s.Close()
+		out := ran(t, p, in...)
 		near := 0
 		for i := range 1 << 16 {
 			v := max(float64(in[0].Int(i)-za)*sa+float64(in[1].Int(i)-zb)*sb, bound) / sy
