@@ -55,8 +55,7 @@ func (k *kb) local(name string, d tensor.DType, n int) *loop.Buffer {
 }
 
 func (k *kb) reg(name string, d tensor.DType) *loop.Reg {
-	k.vars++
-	return &loop.Reg{Name: fmt.Sprintf("%s%d", name, k.vars), Type: d}
+	return &loop.Reg{Name: k.named(name), Type: d}
 }
 
 // constPlace puts a constant into the weights as it is.

@@ -233,8 +233,18 @@ func (l *lowerer) newBuf(name string, d tensor.DType, n int) *program.Buf {
 // fresh names a loop variable; names are unique within a kernel because the
 // builder counts.
 func (k *kb) fresh(name string, n int) *loop.Var {
+	return &loop.Var{Name: k.named(name), N: n}
+}
+
+// named makes a name of its own, which is never that of a type in C.
+func (k *kb) named(name string) string {
 	k.vars++
-	return &loop.Var{Name: fmt.Sprintf("%s%d", name, k.vars), N: n}
+	switch full := fmt.Sprintf("%s%d", name, k.vars); full {
+	case "i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64", "f16", "f32", "f64":
+		return k.named(name)
+	default:
+		return full
+	}
 }
 
 // finish makes a kernel of a body and appends the step that calls it.

@@ -232,10 +232,11 @@ func (l *lowerer) emitSort(g *group) error {
 		return nil
 	}
 	axis := n.Int("axis", 0)
-	if head := l.head(n, axis); head < shape[axis] {
-		if head >= selectHead && x.DType() == tensor.F32 && shape[axis] < 1<<30 {
-			return l.emitSelect(g, head)
-		}
+	keyed := x.DType() == tensor.F32 && shape[axis] < 1<<30
+	switch head := l.head(n, axis); {
+	case keyed && head < shape[axis] && head >= selectHead, keyed && head >= radixHead:
+		return l.emitSelect(g, head)
+	case head < shape[axis]:
 		return l.emitHead(g, head)
 	}
 	k := l.kernelFor(g.root)

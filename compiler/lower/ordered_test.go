@@ -2,6 +2,7 @@ package lower_test
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"testing"
 
@@ -98,4 +99,51 @@ func TestCumulate(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestOrderOfKeys holds that elements ordered by whole-number keys come out as
+// from the evaluator: whole lines and heads of them, ties, both zeros and
+// infinities, lines that are equal throughout, already in order or against it.
+func TestOrderOfKeys(t *testing.T) {
+	kinds := map[string]func(b *core.Builder, x *ir.Value) *ir.Value{
+		"all different": func(_ *core.Builder, x *ir.Value) *ir.Value { return x },
+		"ties":          func(b *core.Builder, x *ir.Value) *ir.Value { return b.Floor(b.Mul(x, b.Like(x, 4))) },
+		"two values":    func(b *core.Builder, x *ir.Value) *ir.Value { return b.Floor(b.Mul(b.Tanh(x), b.Like(x, 0.99))) },
+		"one value":     func(b *core.Builder, x *ir.Value) *ir.Value { return b.Mul(x, b.Like(x, 0)) },
+		"infinities":    func(b *core.Builder, x *ir.Value) *ir.Value { return b.Mul(b.Floor(x), b.Like(x, 3e38)) },
+		"falling":       func(b *core.Builder, x *ir.Value) *ir.Value { return b.Neg(rising(b, x)) },
+		"rising":        rising,
+	}
+	for _, c := range []struct {
+		shape   []int
+		axis, k int
+	}{
+		{[]int{2, 300}, 1, 300}, {[]int{300, 2}, 0, 250}, {[]int{1, 1500}, 1, 200}, {[]int{2, 1003}, 1, 10},
+		{[]int{1, 4100}, 1, 70}, {[]int{130, 3}, 0, 4}, {[]int{1, 2077}, 1, 1},
+	} {
+		for _, name := range slices.Sorted(maps.Keys(kinds)) {
+			for _, descending := range []bool{false, true} {
+				t.Run(fmt.Sprint(c.shape, c.axis, c.k, name, descending), func(t *testing.T) {
+					b := core.NewBuilder("g")
+					x := kinds[name](b, b.Input("x", tensor.F32, c.shape...))
+					v, at := b.Sort(x, c.axis, descending)
+					b.Output(b.SliceAxis(v, c.axis, 0, c.k))
+					b.Output(b.SliceAxis(at, c.axis, 0, c.k))
+					lowered(t, b.G, lower.Options{Lanes: 8, Regs: 16})
+				})
+			}
+		}
+	}
+}
+
+// rising is an order that is sorted already.
+func rising(b *core.Builder, x *ir.Value) *ir.Value {
+	shape := x.Static()
+	axis := 0
+	for i, n := range shape {
+		if n > shape[axis] {
+			axis = i
+		}
+	}
+	return b.Node("cumulate", []*ir.Value{b.Add(b.Mul(x, b.Like(x, 0)), b.Like(x, 1))}, "op", "sum", "axis", axis, "exclusive", 0, "reverse", 0)
 }

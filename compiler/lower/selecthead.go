@@ -31,10 +31,18 @@ func (l *lowerer) emitSelect(g *group, head int) error {
 	vals, poss := s.param(l.places[n.Outputs[0]].buf, true), s.param(l.places[n.Outputs[1]].buf, true)
 	s.o, s.at = s.line(shape, axis)
 	s.keys, s.last = s.local("keys", tensor.U32, s.size), s.reg("last", tensor.U32)
-	body := append(s.order(), s.find()...)
-	taken, where, stmts := s.take()
-	body = append(body, stmts...)
-	body = append(body, s.rank(taken, where, vals, poss)...)
+	body := s.order()
+	keys, where := s.keys, (*loop.Buffer)(nil)
+	if head < s.size {
+		var stmts []loop.Stmt
+		keys, where, stmts = s.take()
+		body = append(append(body, s.find()...), stmts...)
+	}
+	if head >= radixHead {
+		body = append(body, s.radix(keys, where, vals, poss)...)
+	} else {
+		body = append(body, s.rank(keys, where, vals, poss)...)
+	}
 	work := int64(tensor.Numel(shape)) * 40
 	s.finish("head", []loop.Stmt{&loop.For{Var: s.o, Par: work >= parallelWork && s.o.N > 1, Body: body}}, work)
 	return nil
