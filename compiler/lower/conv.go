@@ -32,6 +32,7 @@ type tiledConv struct {
 	mostWeight float64
 	slots      []int // where the channels lie that it picks, in lanes of blocks; nil: side by side
 	piece      bool  // other channels lie beside its results, in blocks of their own
+	ends       bool  // its results leave the model, row-major
 	mode       precision.Mode
 	exact      bool // sums of whole numbers become integers: no form may round
 	site       *site

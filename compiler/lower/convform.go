@@ -49,6 +49,7 @@ func (c *tiledConv) decide(l *lowerer, n *ir.Node) bool {
 	}
 	blocked := l.fromBlocks(n.Inputs[0])
 	c.piece = l.pieceOf(n.Outputs[0], 0) || n.Inputs[0].Def != nil && n.Inputs[0].Def.Int(inPieces, 0) == 1
+	c.ends = l.ends(n.Outputs[0])
 	m := c.vectorForms(l, blocked)
 	c.tight = c.Groups == 1 && c.ic <= packedChannels && !blocked && c.Kernel[1] <= packedPixels && c.Strides[1] <= packedPixels && c.Dilations[1] == 1
 	images := n.Inputs[0].Static()[0]
@@ -119,6 +120,7 @@ func (c *tiledConv) denseForms(l *lowerer, m *convMenu, blocked, short bool) {
 	c.addWinograds(l, m)
 	switch {
 	case m.heuristic != "" && c.oc*4 <= lanes*3 && !(blocked && c.blocksPay(lanes)) && !c.piece:
+	case m.heuristic != "" && !blocked && c.rowsPay(lanes):
 	case m.heuristic == "" && c.oc*4 <= lanes && c.ic*c.Kernel[1] >= 2*lanes && c.Kernel[1] >= lanes:
 		// Long rows of few outputs: the general nest has them in its lanes.
 	default:

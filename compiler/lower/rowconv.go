@@ -1,6 +1,8 @@
 package lower
 
 import (
+	"github.com/lathe-ml/lathe/compiler/core"
+	"github.com/lathe-ml/lathe/compiler/ir"
 	"github.com/lathe-ml/lathe/compiler/loop"
 	"github.com/lathe-ml/lathe/compiler/tensor"
 )
@@ -143,4 +145,34 @@ func (t *convTile) rowEpilogue(ob, p int, image, oc, oh, ow *loop.Expr) loop.Stm
 	delete(k.over, a)
 	store := &loop.Store{Buf: t.yb, Index: t.y.layout.offset(idx), Val: t.y.layout.stored(val)}
 	return loop.Nest([]*loop.Var{o, q, l}, []loop.LoopKind{loop.Serial, loop.Serial, loop.Vector}, store)[0]
+}
+
+// fewInputs is up to how many input channels a layer takes less time for its sums
+// than for moving its results out of channel blocks.
+const fewInputs = 4
+
+// rowsPay reports that results are better computed in rows, although they fill
+// channel blocks: they leave the model as rows, and to move a number takes about as
+// long as the given sums, which vectors that are part full may take more.
+func (c *tiledConv) rowsPay(lanes int) bool {
+	const move = 1
+	pixels := blocksOf(c.Out[1], lanes) * lanes * c.oc
+	channels := c.Out[1] * c.ocb * lanes
+	sums := c.ic * c.Kernel[0] * c.Kernel[1]
+	return c.ends && c.ic <= fewInputs && !c.piece && (pixels-channels)*sums <= move*c.oc*c.Out[1]
+}
+
+// ends reports that a value leaves the model and is not used in it, as it is or
+// after elementwise ops of its own.
+func (l *lowerer) ends(v *ir.Value) bool {
+	for {
+		u := l.uses[v]
+		switch {
+		case l.isOut[v]:
+			return len(u) == 0
+		case len(u) != 1 || core.Lookup(u[0].Op).Class != core.Pointwise || len(u[0].Outputs) != 1:
+			return false
+		}
+		v = u[0].Outputs[0]
+	}
 }

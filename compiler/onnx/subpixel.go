@@ -42,11 +42,13 @@ func subpixel(c *Ctx, x, w *ir.Value, groups int, strides, lo, hi []int) *ir.Val
 		less[i] = reach[i] - 1
 	}
 	perGroup := ws[1]
-	w = arranged(c, w, func(w *ir.Value) *ir.Value { return phaseWeights(c, w, groups, strides, reach) })
+	// Long phases are neighbouring channels: the outputs of a row are such, then.
+	long := strides[n-1] >= longPhases && (groups > 1 || tensor.Numel(reach)*phases == tensor.Numel(k))
+	w = arranged(c, w, func(w *ir.Value) *ir.Value { return phaseWeights(c, w, groups, strides, reach, long) })
 	spec := core.ConvSpec{Strides: ones, Dilations: ones, Lo: less, Hi: less, Groups: groups, Out: sumType(x)}
 	var y *ir.Value
 	switch whole := tensor.Numel(reach) * phases; {
-	case groups == 1 && cutShort(xs, k, strides, lo, hi, q):
+	case groups == 1 && !long && cutShort(xs, k, strides, lo, hi, q):
 		for i := range n {
 			q[i] = ((xs[i]-1)*strides[i] + k[i] - lo[i] - hi[i]) / strides[i]
 		}
@@ -59,10 +61,14 @@ func subpixel(c *Ctx, x, w *ir.Value, groups int, strides, lo, hi []int) *ir.Val
 	}
 	// [N, groups·phases·M/groups, q…] to [N, M, q1·stride1, …]
 	split := slices.Concat([]int{s[0], groups}, strides, []int{perGroup}, q)
-	perm := []int{0, 1, 2 + n}
+	perm, phaseAxis := []int{0, 1, 2 + n}, 2
+	if long {
+		split = slices.Concat([]int{s[0], groups, perGroup}, strides, q)
+		perm[2], phaseAxis = 2, 3
+	}
 	shape := []int{s[0], groups * perGroup}
 	for i := range n {
-		perm = append(perm, 3+n+i, 2+i)
+		perm = append(perm, 3+n+i, phaseAxis+i)
 		shape = append(shape, q[i]*strides[i])
 	}
 	y = b.Reshape(b.Transpose(b.Reshape(y, split...), perm...), shape...)
@@ -131,9 +137,14 @@ func phaseByPhase(c *Ctx, x, w *ir.Value, spec core.ConvSpec, k, strides, reach,
 	return b.Concat(1, all...)
 }
 
+// longPhases is the stride from which on phases are neighbouring channels: they
+// fill vectors.
+const longPhases = 8
+
 // phaseWeights turns weights [C, M/groups, kernel…] into
-// [groups·phases·M/groups, C/groups, reach…], flipped.
-func phaseWeights(c *Ctx, w *ir.Value, groups int, strides, reach []int) *ir.Value {
+// [groups·phases·M/groups, C/groups, reach…], flipped; long phases come behind
+// the outputs.
+func phaseWeights(c *Ctx, w *ir.Value, groups int, strides, reach []int, long bool) *ir.Value {
 	b := c.B
 	ws := core.Shape(w)
 	n := len(strides)
@@ -153,7 +164,11 @@ func phaseWeights(c *Ctx, w *ir.Value, groups int, strides, reach []int) *ir.Val
 		split = append(split, reach[i], strides[i])
 		phases *= strides[i]
 	}
-	w = b.Transpose(b.Reshape(w, split...), slices.Concat([]int{0}, phaseAxes, []int{2, 1}, tapAxes)...)
+	order := slices.Concat([]int{0}, phaseAxes, []int{2, 1}, tapAxes)
+	if long {
+		order = slices.Concat([]int{0, 2}, phaseAxes, []int{1}, tapAxes)
+	}
+	w = b.Transpose(b.Reshape(w, split...), order...)
 	w = b.Reshape(w, slices.Concat([]int{groups * phases * ws[1], ws[0] / groups}, reach)...)
 	return flip(c, w, 2)
 }

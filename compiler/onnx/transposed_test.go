@@ -46,6 +46,7 @@ func TestTransposedSizes(t *testing.T) {
 	for _, c := range []struct{ size, k, stride, lo, hi int }{
 		{1, 4, 1, 0, 0}, {1, 4, 2, 1, 1}, {1, 3, 2, 0, 1}, {2, 4, 2, 1, 1}, {3, 4, 2, 1, 1}, {4, 4, 2, 1, 1}, {4, 4, 2, 2, 0}, {4, 4, 2, 0, 2}, {3, 6, 2, 2, 2},
 		{3, 6, 2, 3, 1}, {3, 6, 3, 2, 1}, {4, 4, 2, 2, 2}, {2, 4, 2, 3, 1}, {7, 4, 2, 1, 1}, {4, 5, 2, 2, 2}, {3, 8, 4, 2, 2}, {3, 2, 2, 0, 0}, {3, 4, 1, 1, 1},
+		{2, 16, 8, 4, 4}, {3, 8, 8, 0, 0}, {2, 24, 8, 3, 5}, {2, 32, 16, 10, 6}, {3, 9, 8, 1, 0},
 	} {
 		x, w := whole(2, 3, c.size, c.size), whole(3, 2, c.k, c.k)
 		rows = append(rows, rowCase{name: fmt.Sprint(c), op: "ConvTranspose", opset: 11, in: []*tensor.Tensor{x, w}, want: []*tensor.Tensor{scattered(x, w, c.stride, c.lo, c.hi)},
