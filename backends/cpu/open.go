@@ -5,9 +5,11 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"unsafe"
 
 	"github.com/lathe-ml/lathe/backends/artifact"
+	"github.com/lathe-ml/lathe/backends/cpuid"
 	"github.com/lathe-ml/lathe/backends/dylib"
 	"github.com/lathe-ml/lathe/compiler/backend"
 	"github.com/lathe-ml/lathe/compiler/fault"
@@ -44,6 +46,9 @@ func Open(dir string, threads int) (backend.Session, error) {
 	s := &session{m: m, lib: lib}
 	if err := s.bind(threads); err != nil {
 		lib.Close()
+		if f := fault.As(err); f != nil && f.File == "" {
+			f.InFile(dir)
+		}
 		return nil, err
 	}
 	return s, nil
@@ -72,6 +77,10 @@ func (s *session) bind(threads int) error {
 	}
 	chosen := int(int32(f["variant"].Call()))
 	if chosen < 0 {
+		if lacks := cpuid.Lacks(s.m.Features); len(lacks) > 0 { // asked for now: CPUID is slow where a hypervisor answers
+			return fault.New(fault.Toolchain, "the artifact is for %s and needs %s, which this machine does not have", s.m.CPU, strings.Join(lacks, ", ")).
+				Hint("compile with --cpu native on this machine, or --cpu %s", Native())
+		}
 		return fault.New(fault.Toolchain, "the artifact cannot run here: %s", dylib.String(f["error"].Call())).Hint("compile with --cpu native on this machine, or --cpu %s; the variable LATHE_CPU chooses among the variants", Native())
 	}
 	s.m = s.m.Of(chosen)
