@@ -19,6 +19,7 @@ type group struct {
 	// attention is what lies before the anchor where that is the second product
 	// of a fused attention.
 	attention *attention
+	mix       *mix // the image that is resized; nil: none is
 }
 
 // closureLimit bounds how many nodes a fused group may have: kernels beyond
@@ -32,6 +33,7 @@ func (l *lowerer) fuse() {
 		pos[n] = i
 	}
 	l.attentions(pos)
+	l.mixes(pos)
 	for _, n := range l.g.Nodes {
 		v := n.Outputs[0]
 		if l.member[v] != nil {

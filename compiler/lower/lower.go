@@ -286,6 +286,8 @@ func (l *lowerer) emit(g *group) error {
 		return l.emitAttention(g)
 	case len(g.rows) > 0:
 		return l.emitRows(g)
+	case g.mix != nil:
+		return l.emitMix(g)
 	case g.anchor == nil:
 		return l.emitPointwise(g)
 	}
