@@ -234,7 +234,7 @@ func (l *lowerer) emitSort(g *group) error {
 	axis := n.Int("axis", 0)
 	keyed := x.DType() == tensor.F32 && shape[axis] < 1<<30
 	switch head := l.head(n, axis); {
-	case keyed && head < shape[axis] && head >= selectHead, keyed && head >= radixHead:
+	case keyed && (head >= radixHead || head < shape[axis] && (head >= selectHead || sieveBlock(shape[axis], head) > 0)):
 		return l.emitSelect(g, head)
 	case head < shape[axis]:
 		return l.emitHead(g, head)

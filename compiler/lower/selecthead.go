@@ -30,13 +30,19 @@ func (l *lowerer) emitSelect(g *group, head int) error {
 	s := &selection{kb: l.kernelFor(g.root), n: n, size: shape[axis], head: head}
 	vals, poss := s.param(l.places[n.Outputs[0]].buf, true), s.param(l.places[n.Outputs[1]].buf, true)
 	s.o, s.at = s.line(shape, axis)
-	s.keys, s.last = s.local("keys", tensor.U32, s.size), s.reg("last", tensor.U32)
-	body := s.order()
+	block := sieveBlock(s.size, head)
+	s.keys, s.last = s.local("keys", tensor.U32, s.size+block), s.reg("last", tensor.U32)
+	body := append(s.order(), &loop.Set{Reg: s.last, Val: u32(0), Decl: true})
 	keys, where := s.keys, (*loop.Buffer)(nil)
-	if head < s.size {
+	switch {
+	case block > 0:
 		var stmts []loop.Stmt
-		keys, where, stmts = s.take()
-		body = append(append(body, s.find()...), stmts...)
+		keys, where, stmts = s.sieve(block)
+		body = append(body, stmts...)
+	case head < s.size:
+		keys, where = s.local("taken", tensor.U32, head+1), s.local("where", tensor.I32, head+1)
+		body = append(body, s.find(s.keys, s.size, s.last, 32)...)
+		body = append(body, s.take(s.keys, nil, s.size, keys, where)...)
 	}
 	if head >= radixHead {
 		body = append(body, s.radix(keys, where, vals, poss)...)
@@ -67,45 +73,50 @@ func (s *selection) order() []loop.Stmt {
 }
 
 // count counts the keys that hold.
-func (s *selection) count(into *loop.Reg, holds func(key *loop.Expr) *loop.Expr) []loop.Stmt {
-	i := s.fresh("i", s.size)
+func (s *selection) count(keys *loop.Buffer, n int, into *loop.Reg, holds func(key *loop.Expr) *loop.Expr) []loop.Stmt {
+	i := s.fresh("i", n)
 	return []loop.Stmt{
 		&loop.Set{Reg: into, Val: i32(0), Decl: true},
 		&loop.For{Var: i, Kind: loop.Vector, Body: []loop.Stmt{
-			&loop.Accum{Reg: into, Fn: "add", Val: loop.If(holds(loop.At(s.keys, loop.V(i))), i32(1), i32(0))}}},
+			&loop.Accum{Reg: into, Fn: "add", Val: loop.If(holds(loop.At(keys, loop.V(i))), i32(1), i32(0))}}},
 	}
 }
 
-// find sets last.
-func (s *selection) find() []loop.Stmt {
-	bit := s.fresh("b", 32)
+// find sets last to the first bits of the key that is the last of the head among
+// n keys.
+func (s *selection) find(keys *loop.Buffer, n int, last *loop.Reg, bits int) []loop.Stmt {
+	bit := s.fresh("b", bits)
 	try, many := s.reg("try", tensor.U32), s.reg("many", tensor.I32)
 	step := []loop.Stmt{&loop.Set{Reg: try, Decl: true,
-		Val: loop.Fn("or", loop.R(s.last), loop.Fn("shl", u32(1), loop.To(tensor.U32, loop.Sub(loop.Int(31), loop.V(bit)))))}}
-	step = append(step, s.count(many, func(key *loop.Expr) *loop.Expr { return loop.Fn("le", loop.R(try), key) })...)
+		Val: loop.Fn("or", loop.R(last), loop.Fn("shl", u32(1), loop.To(tensor.U32, loop.Sub(loop.Int(31), loop.V(bit)))))}}
+	step = append(step, s.count(keys, n, many, func(key *loop.Expr) *loop.Expr { return loop.Fn("le", loop.R(try), key) })...)
 	step = append(step, &loop.Cond{If: loop.Fn("le", i32(int64(s.head)), loop.R(many)), Then: []loop.Stmt{
-		&loop.Set{Reg: s.last, Val: loop.R(try)}}})
-	return []loop.Stmt{&loop.Set{Reg: s.last, Val: u32(0), Decl: true}, &loop.For{Var: bit, Body: step}}
+		&loop.Set{Reg: last, Val: loop.R(try)}}})
+	return []loop.Stmt{&loop.Set{Reg: last, Val: u32(0), Decl: last != s.last}, &loop.For{Var: bit, Body: step}}
 }
 
 // take copies the keys of the head and where they are, in the order of the line,
-// without a branch: what is not taken is overwritten.
-func (s *selection) take() (taken, where *loop.Buffer, body []loop.Stmt) {
-	taken, where = s.local("taken", tensor.U32, s.head+1), s.local("where", tensor.I32, s.head+1)
+// without a branch: what is not taken is overwritten. Without where the keys are
+// from, that is where they are found.
+func (s *selection) take(keys, from *loop.Buffer, n int, taken, where *loop.Buffer) []loop.Stmt {
 	beyond, room, to := s.reg("beyond", tensor.I32), s.reg("room", tensor.I32), s.reg("to", tensor.I64)
 	key, in := s.reg("key", tensor.U32), s.reg("in", tensor.Bool)
-	body = s.count(beyond, func(key *loop.Expr) *loop.Expr { return loop.Fn("lt", loop.R(s.last), key) })
-	i := s.fresh("i", s.size)
+	body := s.count(keys, n, beyond, func(key *loop.Expr) *loop.Expr { return loop.Fn("lt", loop.R(s.last), key) })
+	i := s.fresh("i", n)
+	origin := loop.To(tensor.I32, loop.V(i))
+	if from != nil {
+		origin = loop.At(from, loop.V(i))
+	}
 	equal := loop.Fn("eq", loop.R(s.last), loop.R(key))
 	index := loop.Clamp(loop.R(to), 0, s.head)
-	return taken, where, append(body,
+	return append(body,
 		&loop.Set{Reg: room, Val: loop.Fn("sub", i32(int64(s.head)), loop.R(beyond)), Decl: true},
 		&loop.Set{Reg: to, Val: loop.Int(0), Decl: true},
 		&loop.For{Var: i, Body: []loop.Stmt{
-			&loop.Set{Reg: key, Val: loop.At(s.keys, loop.V(i)), Decl: true},
+			&loop.Set{Reg: key, Val: loop.At(keys, loop.V(i)), Decl: true},
 			&loop.Set{Reg: in, Val: loop.Fn("or", loop.Fn("lt", loop.R(s.last), loop.R(key)), loop.Fn("and", equal, loop.Fn("lt", i32(0), loop.R(room)))), Decl: true},
 			&loop.Store{Buf: taken, Index: index, Val: loop.R(key)},
-			&loop.Store{Buf: where, Index: index, Val: loop.To(tensor.I32, loop.V(i))},
+			&loop.Store{Buf: where, Index: index, Val: origin},
 			&loop.Set{Reg: room, Val: loop.Fn("sub", loop.R(room), loop.To(tensor.I32, equal))},
 			&loop.Set{Reg: to, Val: loop.Fn("add", loop.R(to), loop.To(tensor.I64, loop.R(in)))},
 		}})
