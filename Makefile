@@ -6,6 +6,7 @@ ORT     := onnxruntime-node@1.30.0
 SHARED  ?= $(or $(LATHE_SHARED),../shared)
 FUZZ    ?= 20s
 THREADS ?= 1,2
+MINTIME ?= 200ms
 BACKENDS ?= eval cpu
 KERNELS ?= f32@x86-64-v3,f32-ieee@x86-64-v3,f32@x86-64-v4,f32-ieee@x86-64-v4
 
@@ -34,9 +35,10 @@ rules:
 bench: build ## Go benchmarks of the parts
 	$(GO) test -run '^$$' -bench . -benchtime 1s ./...
 
-# ONLY=REGEX times only some of the models, VARIANTS=f32,bf16 only some columns.
+# ONLY=REGEX times only some of the models, VARIANTS=f32,bf16 only some columns,
+# MINTIME each for so long.
 bench-peer: build peer ## latency, accuracy, start and memory beside ONNX Runtime's, every shared model: docs/benchmarks.md
-	LATHE_ORT=$(PEER) bin/lathe bench --suite testdata/bench/peer.suite --peer auto --threads $(THREADS) --force --table docs/benchmarks.md \
+	LATHE_ORT=$(PEER) bin/lathe bench --suite testdata/bench/peer.suite --peer auto --threads $(THREADS) --min-time $(MINTIME) --force --table docs/benchmarks.md \
 	  $(if $(ONLY),--only '$(ONLY)') $(if $(VARIANTS),--variants $(VARIANTS)) $(SHARED)
 
 bench-kernels: build ## layers of well-known networks against the machine's peak: docs/kernels.md
