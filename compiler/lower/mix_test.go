@@ -2,6 +2,7 @@ package lower_test
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"testing"
 
@@ -75,6 +76,44 @@ func TestMixes(t *testing.T) {
 					}
 				}
 			})
+		}
+	}
+}
+
+// TestMixesKeepInfinities holds that an infinity or a NaN reaches the elements
+// that the evaluator says, and no others that a vector of columns reads with it.
+func TestMixesKeepInfinities(t *testing.T) {
+	b := core.NewBuilder("g")
+	x := b.Input("x", tensor.F32, 1, 3, 5, 20)
+	b.Output(mixed(b, mixed(b, x, 2, 4, 2), 3, 27, 2))
+	for _, o := range []lower.Options{wide, {Lanes: 8, Regs: 16}} {
+		p, err := lower.Lower(b.G, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Contains(families(p), "resize") {
+			t.Fatalf("kernels are %v", families(p))
+		}
+		for _, v := range []float64{math.Inf(1), math.Inf(-1), math.NaN()} {
+			in := tensor.New(tensor.F32, 1, 3, 5, 20)
+			for i := range in.Len() {
+				in.SetFloat(i, float64(i%7))
+			}
+			in.SetFloat(20+9, v) // row 1 of the first channel
+			got, want := both(t, b.G, p, []*tensor.Tensor{in})
+			spoiled := 0
+			for i := range want[0].Len() {
+				g, w := got[0].Float(i), want[0].Float(i)
+				if math.IsInf(w, 0) || math.IsNaN(w) {
+					spoiled++
+				}
+				if math.IsNaN(g) != math.IsNaN(w) || math.IsInf(w, 0) && g != w || !math.IsInf(w, 0) && math.Abs(g-w) > 1e-5 {
+					t.Errorf("%d lanes, %v: element %d is %v, not %v", o.Lanes, v, i, g, w)
+				}
+			}
+			if spoiled == 0 || spoiled > 12 {
+				t.Errorf("%d elements are not finite", spoiled)
+			}
 		}
 	}
 }

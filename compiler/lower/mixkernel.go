@@ -79,7 +79,9 @@ func (k *kb) mixBlocks(g *group, dst *place, out *loop.Buffer) {
 
 // mixAlong resizes rows: neighbouring columns are the lanes. What a vector of
 // them reads lies in a window of a few columns, so that the sum over the window,
-// each column times a vector of weights, takes the place of look-ups.
+// each column times a vector of weights, takes the place of look-ups. Weights that
+// are zero would spread an infinity or a NaN over the window: rows that have one
+// are looked up.
 func (k *kb) mixAlong(g *group, dst *place, out *loop.Buffer) {
 	m, lay := g.mix, dst.layout
 	shape, n := lay.Shape, g.mix.rows.Static()[3]
@@ -100,7 +102,7 @@ func (k *kb) mixAlong(g *group, dst *place, out *loop.Buffer) {
 	line := k.local("row", tensor.F32, together*n)
 	from := clamped(loop.At(begins, loop.V(b)), n-window)
 	column := loop.Add(clamped(loop.At(firsts, loop.V(b)), shape[3]-size), loop.V(lane))
-	var body, stores []loop.Stmt
+	var body, stores, exact []loop.Stmt
 	cost := 0
 	for r := range together {
 		lead := loop.Unflatten(loop.Add(loop.Mul(loop.V(o), together), loop.Int(r)), shape[:3])
@@ -120,8 +122,17 @@ func (k *kb) mixAlong(g *group, dst *place, out *loop.Buffer) {
 		val := k.held(g.root, m.last, func([]*loop.Expr) *loop.Expr { return sum }, idx)
 		cost += val.Cost() + 1
 		stores = append(stores, &loop.Store{Buf: out, Index: lay.offset(idx), Val: lay.stored(val)})
+		w := k.fresh("w", shape[3])
+		idx = append(slices.Clone(lead), loop.V(w))
+		val = k.held(g.root, m.rows, func(from []*loop.Expr) *loop.Expr { return loop.At(line, loop.Add(from[3], loop.Int(r*n))) }, idx)
+		exact = append(exact, &loop.For{Var: w, Kind: loop.Vector, Body: []loop.Stmt{&loop.Store{Buf: out, Index: lay.offset(idx), Val: lay.stored(val)}}})
 	}
-	body = append(body, &loop.For{Var: b, Body: []loop.Stmt{&loop.For{Var: lane, Kind: loop.Vector, Body: stores}}})
+	bad, i := k.reg("bad", tensor.F32), k.fresh("i", together*n)
+	zero := loop.Number(tensor.F32, 0, 0)
+	body = append(body, &loop.Set{Reg: bad, Val: zero, Decl: true},
+		&loop.For{Var: i, Kind: loop.Vector, Body: []loop.Stmt{&loop.Accum{Reg: bad, Fn: "add", Val: loop.Fn("mul", loop.At(line, loop.V(i)), zero)}}},
+		&loop.Cond{If: loop.Fn("isnan", loop.R(bad)), Then: exact,
+			Else: []loop.Stmt{&loop.For{Var: b, Body: []loop.Stmt{&loop.For{Var: lane, Kind: loop.Vector, Body: stores}}}}})
 	work := int64(cost) * int64(o.N*shape[3])
 	k.finish("resize", []loop.Stmt{&loop.For{Var: o, Par: work >= parallelWork && o.N > 1, Body: body}}, work)
 }
