@@ -88,6 +88,7 @@ func (p *pieces) worth() bool {
 			p.lazy[t] = uses[t] == 1
 			p.lazy[r] = p.lazy[t] && uses[r] == 1
 		}
+		found = found || p.oddGroups(n)
 		if n.Op != "concat" || n.Int("axis", 0) != 1 || !image(n.Outputs[0]) {
 			continue
 		}
@@ -152,7 +153,7 @@ func (p *pieces) round() {
 func (p *pieces) node(n *ir.Node) {
 	v := n.Outputs[0]
 	if len(n.Outputs) == 1 && image(v) && !p.isOut[v] {
-		for _, f := range []func(*ir.Node) []channel{p.moved, p.byPiece, p.cut} {
+		for _, f := range []func(*ir.Node) []channel{p.moved, p.byPiece, p.byGroup, p.cut} {
 			list := f(n)
 			if list == nil && len(p.cuts) == p.had {
 				continue

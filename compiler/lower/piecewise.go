@@ -298,21 +298,15 @@ type pool struct {
 // pieces; nil if it reads whole values.
 func (p *pieces) picked(n *ir.Node) *ir.Value {
 	list := p.list(n.Inputs[0])
-	k := n.Inputs[1].Static()
-	if list == nil || n.Int("groups", 1) != 1 || len(k) != 4 || k[2]*k[3] != 1 || constant(n.Inputs[1]) == nil ||
-		slices.Max(append(n.Ints("lo"), n.Ints("hi")...)) > 0 || slices.Min(append(n.Ints("lo"), n.Ints("hi")...)) < 0 || slices.Max(n.Ints("xdil")) > 1 {
+	if list == nil || n.Int("groups", 1) != 1 || !unpadded(n) {
 		return nil
 	}
-	var values []*ir.Value
-	for _, c := range list {
-		if !slices.Contains(values, c.of) {
-			values = append(values, c.of)
-		}
-		if !p.blocked(c.of, 0) {
-			return nil
-		}
-	}
-	all, at := p.pooled(values)
+	return p.pick(list)
+}
+
+// pick reads channels of values that lie in one buffer; nil if it cannot.
+func (p *pieces) pick(list []channel) *ir.Value {
+	all, at := p.pooledFor(list)
 	if all == nil {
 		return nil
 	}
@@ -327,6 +321,20 @@ func (p *pieces) picked(n *ir.Node) *ir.Value {
 	}
 	p.gain = true
 	return p.b.Node("gather", []*ir.Value{all, p.b.Const(tensor.Of(idx, len(idx)))}, "axis", 1, inPieces, 1)
+}
+
+// pooledFor lays what a list is of in one buffer; nil if it cannot.
+func (p *pieces) pooledFor(list []channel) (all *ir.Value, at map[*ir.Value]int) {
+	var values []*ir.Value
+	for _, c := range list {
+		if !slices.Contains(values, c.of) {
+			values = append(values, c.of)
+		}
+		if !p.blocked(c.of, 0) {
+			return nil, nil
+		}
+	}
+	return p.pooled(values)
 }
 
 // pooled gives a value that begins with others, or is the only one; nil if they

@@ -97,6 +97,9 @@ func (l *lowerer) pointwiseTo(v *ir.Value, dst *place, family string, f func(k *
 	if !dst.layout.isPlain() {
 		return k.blocked(dst, out, family, f)
 	}
+	if p := l.places[v]; p != nil && family == "copy" && p.layout.Shape[1]%max(p.layout.L, 1) > 0 && l.unblocked(family, v, v, dst, 0) {
+		return nil
+	}
 	shape := l.merged(v, dst.layout.Shape, f)
 	vars, idx := k.space(shape)
 	val := f(k, reindex(idx, shape, dst.layout.Shape))
@@ -393,6 +396,10 @@ func (l *lowerer) emitConcat(v *ir.Value, dst *place) error {
 			continue
 		}
 		if l.joined[operand{v.Def, i}] {
+			at += size
+			continue
+		}
+		if axis == 1 && l.unblocked("concat", v, x, dst, at) {
 			at += size
 			continue
 		}
