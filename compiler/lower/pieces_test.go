@@ -66,7 +66,7 @@ func (n network) gate(x *ir.Value) *ir.Value {
 
 // TestPiecesMoveNothing holds that networks whose channels are joined, cut and
 // shuffled by other numbers than blocks have are right, and that nothing is
-// copied in them but their input and output, whose last block is a copy of its own.
+// copied in them but their input and output.
 func TestPiecesMoveNothing(t *testing.T) {
 	for name, build := range map[string]func(n network, x *ir.Value) *ir.Value{
 		"shufflenet": func(n network, x *ir.Value) *ir.Value {
@@ -111,7 +111,7 @@ func TestPiecesMoveNothing(t *testing.T) {
 						moved++
 					}
 				}
-				if moved > 3 && o.Lanes == 16 { // with fewer, planes need not end with a cache line
+				if moved > 2 && o.Lanes == 16 { // with fewer, planes need not end with a cache line
 					t.Errorf("%d lanes: %d copies in %v", o.Lanes, moved, families(p))
 				}
 			}
