@@ -97,7 +97,7 @@ func (l *lowerer) pointwiseTo(v *ir.Value, dst *place, family string, f func(k *
 	if !dst.layout.isPlain() {
 		return k.blocked(dst, out, family, f)
 	}
-	if p := l.places[v]; p != nil && family == "copy" && p.layout.Shape[1]%max(p.layout.L, 1) > 0 && l.unblocked(family, v, v, dst, 0) {
+	if p := l.places[v]; p != nil && family == "copy" && len(p.layout.Shape) == 4 && p.layout.Shape[1]%max(p.layout.L, 1) > 0 && l.unblocked(family, v, v, dst, 0) {
 		return nil
 	}
 	shape := l.merged(v, dst.layout.Shape, f)
