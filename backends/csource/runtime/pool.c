@@ -2,12 +2,12 @@
    part: the same part of every region, so that what it wrote in one it often
    finds in its own cache in the next. It takes them one by one from the front,
    and those that others have not begun from their ends when it has no more: a
-   worker which the system has put aside delays nobody. Workers spin for a short while after a region and then sleep.
-   One region runs at a time; a caller that finds the pool busy runs alone. A
-   region takes no more workers than its caller's share of the CPUs: callers of
-   all artifacts in the process count themselves (see callers.c). Where other
-   processes have the CPUs, workers are a burden: regions then run alone, but
-   for a few now and then that try again. */
+   worker which the system has put aside delays nobody. Workers spin for a short
+   while after a region and then sleep. One region runs at a time; a caller that
+   finds the pool busy runs alone. A region takes no more workers than its
+   caller's share of the CPUs: callers of all artifacts in the process count
+   themselves (see callers.c). Where other processes have the CPUs, workers are a
+   burden: regions then run alone, but for a few now and then that try again. */
 #define LINE 64 /* bytes that CPUs exchange at once */
 
 __thread char *lathe_scratch;
